@@ -1,1 +1,23 @@
-export {};
+export type { Engine, EngineInfo, EngineLoad, FinishReason, GenerateRequest, GenerateResult, PauseMode, SamplingParams, WeightReceipt, WeightUpdate } from "./engine.js";
+export type { Router, RouterPolicy, RouterStats, RouterWorker } from "./router.js";
+export type { ChatMessage, Prompt, Reward, Sample, SampleColumns, SampleFailure, SampleStatus, SampleSummary, WeightSpan } from "./sample.js";
+export type {
+  ByRank,
+  Collective,
+  ExportedWeights,
+  LossConfig,
+  ModelTag,
+  Op,
+  OptimizerConfig,
+  PerRank,
+  RankBatch,
+  SaveRequest,
+  TokenValues,
+  Trainer,
+  TrainerInfo,
+  TrainerInit,
+  TrainerRank,
+  TrainStepRequest,
+  TrainStepResult,
+} from "./trainer.js";
+export type { EnginePushState, Fence, PushReport, WeightSync } from "./weight-sync.js";

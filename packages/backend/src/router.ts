@@ -1,0 +1,29 @@
+export type RouterPolicy = "round_robin" | "least_in_flight";
+
+export interface RouterWorker {
+  readonly id: string;
+  readonly url: string;
+  readonly state: "healthy" | "unhealthy" | "fenced" | "draining";
+  readonly inFlight: number;
+  readonly weightVersion: number | null;
+}
+
+export interface RouterStats {
+  readonly workers: readonly RouterWorker[];
+  readonly requests: number;
+  readonly failures: number;
+  readonly retries: number;
+}
+
+/** The HTTP front of the engines, as the run drives it. */
+export interface Router {
+  readonly url: string;
+  readonly add: (url: string) => Promise<void>;
+  readonly remove: (url: string) => Promise<void>;
+  /** Lets nothing through to this engine until `open`. */
+  readonly fence: (url: string) => Promise<void>;
+  readonly open: (url: string, version: number) => Promise<void>;
+  readonly drain: (url: string, timeoutMs: number) => Promise<void>;
+  readonly stats: () => Promise<RouterStats>;
+  readonly close: () => Promise<void>;
+}
