@@ -1,0 +1,1 @@
+export { finiteDifference, largestError } from "./finite-difference.js";
