@@ -63,7 +63,10 @@ export interface EngineLoad {
 /** One engine. Every call has a deadline; refusals are `engine.refused`, a dead or silent engine is `engine.unavailable`. */
 export interface Engine {
   readonly url: string;
-  readonly generate: (request: GenerateRequest, options: { readonly signal?: AbortSignal; readonly timeoutMs: number; readonly onTokens?: (count: number) => void }) => Promise<GenerateResult>;
+  readonly generate: (
+    request: GenerateRequest,
+    options: { readonly signal?: AbortSignal; readonly timeoutMs: number; readonly onTokens?: (count: number) => void },
+  ) => Promise<GenerateResult>;
   readonly health: (timeoutMs: number) => Promise<void>;
   readonly info: () => Promise<EngineInfo>;
   readonly load: () => Promise<EngineLoad>;
@@ -77,7 +80,9 @@ export interface Engine {
 
 export interface WeightUpdate {
   readonly version: number;
-  readonly source: { readonly kind: "shared-memory"; readonly path: string; readonly checksum: string; readonly bytes: number } | { readonly kind: "directory"; readonly path: string };
+  readonly source:
+    | { readonly kind: "shared-memory"; readonly path: string; readonly checksum: string; readonly bytes: number }
+    | { readonly kind: "directory"; readonly path: string };
 }
 
 export interface WeightReceipt {

@@ -1,6 +1,27 @@
-export type { Engine, EngineInfo, EngineLoad, FinishReason, GenerateRequest, GenerateResult, PauseMode, SamplingParams, WeightReceipt, WeightUpdate } from "./engine.js";
+export type {
+  Engine,
+  EngineInfo,
+  EngineLoad,
+  FinishReason,
+  GenerateRequest,
+  GenerateResult,
+  PauseMode,
+  SamplingParams,
+  WeightReceipt,
+  WeightUpdate,
+} from "./engine.js";
 export type { Router, RouterPolicy, RouterStats, RouterWorker } from "./router.js";
-export type { ChatMessage, Prompt, Reward, Sample, SampleColumns, SampleFailure, SampleStatus, SampleSummary, WeightSpan } from "./sample.js";
+export type {
+  ChatMessage,
+  Prompt,
+  Reward,
+  Sample,
+  SampleColumns,
+  SampleFailure,
+  SampleStatus,
+  SampleSummary,
+  WeightSpan,
+} from "./sample.js";
 export type {
   ByRank,
   Collective,

@@ -154,9 +154,15 @@ export type PerRank<T> = { readonly kind: "same"; readonly request: T } | { read
 export interface Trainer {
   readonly worldSize: number;
   readonly init: (op: Op, request: PerRank<TrainerInit>) => Promise<ByRank<TrainerInfo>>;
-  readonly computeLogProbs: (op: Op, request: PerRank<{ readonly tag: ModelTag; readonly batch: RankBatch }>) => Promise<ByRank<TokenValues | null>>;
+  readonly computeLogProbs: (
+    op: Op,
+    request: PerRank<{ readonly tag: ModelTag; readonly batch: RankBatch }>,
+  ) => Promise<ByRank<TokenValues | null>>;
   readonly trainStep: (op: Op, request: PerRank<TrainStepRequest>) => Promise<ByRank<TrainStepResult>>;
-  readonly exportWeights: (op: Op, request: PerRank<{ readonly version: number; readonly directory: string }>) => Promise<ByRank<ExportedWeights | null>>;
+  readonly exportWeights: (
+    op: Op,
+    request: PerRank<{ readonly version: number; readonly directory: string }>,
+  ) => Promise<ByRank<ExportedWeights | null>>;
   readonly save: (op: Op, request: PerRank<SaveRequest>) => Promise<ByRank<{ readonly files: readonly string[] }>>;
   readonly load: (op: Op, request: PerRank<{ readonly directory: string }>) => Promise<ByRank<TrainerInfo>>;
   readonly updateRef: (op: Op) => Promise<void>;

@@ -28,7 +28,9 @@ export function deadline(clock: Clock, timeoutMs: number | null, what: string, .
     detach.push(() => signal.removeEventListener("abort", onAbort));
   }
   if (timeoutMs !== null && !controller.signal.aborted) {
-    const timer = clock.after(timeoutMs, () => abort(new SlimeError("call.deadline", `${what} did not finish within ${timeoutMs} ms`, { what, timeoutMs })));
+    const timer = clock.after(timeoutMs, () =>
+      abort(new SlimeError("call.deadline", `${what} did not finish within ${timeoutMs} ms`, { what, timeoutMs })),
+    );
     detach.push(() => timer.cancel());
   }
   return { signal: controller.signal, [Symbol.dispose]: dispose };

@@ -5,7 +5,15 @@
  */
 export interface DeathRecord {
   /** Why the process ended, in Ray's words (ray.md §1.17) and a few of our own. */
-  readonly reason: "WORKER_DIED" | "NODE_DIED" | "KILLED" | "JOB_ENDED" | "CREATION_FAILED" | "RESTARTS_EXHAUSTED" | "PLACEMENT_REMOVED" | "ORPHANED";
+  readonly reason:
+    | "WORKER_DIED"
+    | "NODE_DIED"
+    | "KILLED"
+    | "JOB_ENDED"
+    | "CREATION_FAILED"
+    | "RESTARTS_EXHAUSTED"
+    | "PLACEMENT_REMOVED"
+    | "ORPHANED";
   readonly message: string;
   readonly pid: number | null;
   readonly exitCode: number | null;
@@ -24,15 +32,15 @@ export interface ErrorDetails {
   /** Bad input, all problems at once; each issue names the place and the fix. */
   "config.invalid": { readonly issues: readonly string[] };
   /** A usage error of the command line. */
-  "usage": { readonly issues: readonly string[] };
+  usage: { readonly issues: readonly string[] };
   "data.invalid": { readonly file: string; readonly issues: readonly string[] };
   "file.missing": { readonly path: string; readonly wanted: string };
   "disk.full": { readonly path: string; readonly needed: number | null };
   "state.damaged": { readonly path: string; readonly where: string };
   "state.locked": { readonly path: string; readonly pid: number | null };
   "port.taken": { readonly port: number; readonly pid: number | null };
-  "not_found": { readonly kind: string; readonly id: string };
-  "conflict": { readonly kind: string; readonly id: string };
+  not_found: { readonly kind: string; readonly id: string };
+  conflict: { readonly kind: string; readonly id: string };
   /** An address beyond loopback was asked for before TLS and tokens exist. */
   "address.refused": { readonly address: string };
 
@@ -81,8 +89,8 @@ export interface ErrorDetails {
   "checkpoint.invalid": { readonly path: string; readonly reason: string };
   "journal.unreadable": { readonly path: string; readonly found: number; readonly known: number };
   "audit.failed": { readonly issues: readonly string[] };
-  "stalled": { readonly what: string; readonly silentMs: number };
-  "unsupported": { readonly what: string; readonly why: string };
+  stalled: { readonly what: string; readonly silentMs: number };
+  unsupported: { readonly what: string; readonly why: string };
 }
 
 export type ErrorCode = keyof ErrorDetails;
@@ -99,15 +107,15 @@ const facts = (retryable: boolean, httpStatus: number, exitCode: number): ErrorF
 
 export const errorFacts: { readonly [C in ErrorCode]: ErrorFacts } = {
   "config.invalid": facts(false, 400, 78),
-  "usage": facts(false, 400, 2),
+  usage: facts(false, 400, 2),
   "data.invalid": facts(false, 400, 65),
   "file.missing": facts(false, 404, 66),
   "disk.full": facts(true, 507, 74),
   "state.damaged": facts(false, 500, 74),
   "state.locked": facts(false, 409, 69),
   "port.taken": facts(false, 409, 69),
-  "not_found": facts(false, 404, 66),
-  "conflict": facts(false, 409, 73),
+  not_found: facts(false, 404, 66),
+  conflict: facts(false, 409, 73),
   "address.refused": facts(false, 400, 78),
   "head.unavailable": facts(true, 503, 69),
   "head.stale": facts(true, 409, 75),
@@ -145,8 +153,8 @@ export const errorFacts: { readonly [C in ErrorCode]: ErrorFacts } = {
   "checkpoint.invalid": facts(false, 422, 65),
   "journal.unreadable": facts(false, 422, 65),
   "audit.failed": facts(false, 500, 1),
-  "stalled": facts(true, 504, 75),
-  "unsupported": facts(false, 501, 78),
+  stalled: facts(true, 504, 75),
+  unsupported: facts(false, 501, 78),
 };
 
 const marker = Symbol.for("slime.error");
@@ -185,7 +193,7 @@ export function factsOf(error: unknown): ErrorFacts {
 export function causeChain(error: unknown): readonly string[] {
   const lines: string[] = [];
   for (let at: unknown = error, depth = 0; at !== undefined && at !== null && depth < 8; depth++) {
-    const message = at instanceof Error ? (at.message || at.name) : String(at);
+    const message = at instanceof Error ? at.message || at.name : String(at);
     if (lines.at(-1) !== message) lines.push(message);
     at = at instanceof Error ? at.cause : undefined;
   }

@@ -1,8 +1,30 @@
-export { abortable, deadline, type Deadline } from "./abort.js";
-export { backoffDelayMs, defaultBackoff, type BackoffPolicy } from "./backoff.js";
-export { sleep, systemClock, type Clock, type Timer } from "./clock.js";
-export { causeChain, errorFacts, factsOf, SlimeError, type DeathRecord, type ErrorCode, type ErrorDetails, type ErrorFacts } from "./errors.js";
-export { ActorId, ClusterId, JobId, NodeId, ObjectId, OpId, PlacementGroupId, ProcessId, TraceId, type HeadEpoch, type IdKind, type Incarnation } from "./ids.js";
-export { invariant, InvariantError, unreachable } from "./invariant.js";
-export { silentLogger, type LogFields, type Logger } from "./logger.js";
-export { seededRandom, systemRandom, type Random } from "./random.js";
+export { abortable, type Deadline, deadline } from "./abort.js";
+export { type BackoffPolicy, backoffDelayMs, defaultBackoff } from "./backoff.js";
+export { type Clock, sleep, systemClock, type Timer } from "./clock.js";
+export {
+  causeChain,
+  type DeathRecord,
+  type ErrorCode,
+  type ErrorDetails,
+  type ErrorFacts,
+  errorFacts,
+  factsOf,
+  SlimeError,
+} from "./errors.js";
+export {
+  ActorId,
+  ClusterId,
+  type HeadEpoch,
+  type IdKind,
+  type Incarnation,
+  JobId,
+  NodeId,
+  ObjectId,
+  OpId,
+  PlacementGroupId,
+  ProcessId,
+  TraceId,
+} from "./ids.js";
+export { InvariantError, invariant, unreachable } from "./invariant.js";
+export { type LogFields, type Logger, silentLogger } from "./logger.js";
+export { type Random, seededRandom, systemRandom } from "./random.js";

@@ -1,2 +1,2 @@
 export { keptLog, type LogLine } from "./kept-log.js";
-export { virtualClock, type VirtualClock } from "./virtual-clock.js";
+export { type VirtualClock, virtualClock } from "./virtual-clock.js";

@@ -10,7 +10,10 @@ export interface LogLine {
 export function keptLog(): { readonly log: Logger; readonly lines: readonly LogLine[] } {
   const lines: LogLine[] = [];
   const make = (bound: LogFields): Logger => {
-    const at = (level: LogLine["level"]) => (event: string, fields: LogFields = {}) => void lines.push({ level, event, fields: { ...bound, ...fields } });
+    const at =
+      (level: LogLine["level"]) =>
+      (event: string, fields: LogFields = {}) =>
+        void lines.push({ level, event, fields: { ...bound, ...fields } });
     return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error"), child: (fields) => make({ ...bound, ...fields }) };
   };
   return { log: make({}), lines };

@@ -17,7 +17,8 @@ export function virtualClock(startMs = 0): VirtualClock {
   const next = (until: number) => {
     let first: { readonly at: number; readonly order: number; readonly run: () => void } | undefined;
     for (const timer of timers) {
-      if (timer.at <= until && (first === undefined || timer.at < first.at || (timer.at === first.at && timer.order < first.order))) first = timer;
+      if (timer.at <= until && (first === undefined || timer.at < first.at || (timer.at === first.at && timer.order < first.order)))
+        first = timer;
     }
     return first;
   };
