@@ -1,0 +1,56 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { Arena } from "./kernels.js";
+
+const floats = (seed: number, count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(seed * 12.9898 + i * 78.233) * 2);
+const at = (values: ArrayLike<number>, i: number): number => values[i] ?? Number.NaN;
+
+describe("gemm", () => {
+  const sizes = fc.record({ M: fc.integer({ min: 1, max: 70 }), N: fc.integer({ min: 1, max: 33 }), K: fc.integer({ min: 1, max: 40 }), acc: fc.integer({ min: 0, max: 1 }), flip: fc.boolean(), seed: fc.nat(1000) });
+
+  it("equals the plain triple loop, for rows and for transposed A", () => {
+    const arena = new Arena(1 << 20);
+    fc.assert(
+      fc.property(sizes, ({ M, N, K, acc, flip, seed }) => {
+        const mark = arena.mark();
+        const [a, b, c] = [floats(seed, M * K), floats(seed + 1, K * N), floats(seed + 2, M * N)];
+        const [A, B, C] = [arena.allocF32(a), arena.allocF32(b), arena.allocF32(c)];
+        arena.kernels.gemm(M, N, K, A, flip ? 1 : K, flip ? M : 1, B, N, C, N, acc);
+        const out = arena.f32(C, M * N);
+        for (let i = 0; i < M; i++) {
+          for (let j = 0; j < N; j++) {
+            let sum = acc ? at(c, i * N + j) : 0;
+            for (let k = 0; k < K; k++) sum += at(a, flip ? k * M + i : i * K + k) * at(b, k * N + j);
+            expect(Math.abs(at(out, i * N + j) - sum)).toBeLessThan(1e-4);
+          }
+        }
+        arena.release(mark);
+      }),
+      { seed: 1, numRuns: 60 },
+    );
+  });
+
+  it("gives a row the same bits whatever other rows share the call", () => {
+    const arena = new Arena(1 << 20);
+    const [M, N, K] = [37, 24, 600];
+    const [A, B, C, D] = [arena.allocF32(floats(3, M * K)), arena.allocF32(floats(4, K * N)), arena.alloc(M * N), arena.alloc(N)];
+    arena.kernels.gemm(M, N, K, A, K, 1, B, N, C, N, 0);
+    for (let row = 0; row < M; row++) {
+      arena.kernels.gemm(1, N, K, A + row * K * 4, K, 1, B, N, D, N, 0);
+      expect([...arena.f32(D, N)]).toEqual([...arena.f32(C + row * N * 4, N)]);
+    }
+  });
+});
+
+describe("arena", () => {
+  it("K1: grows on demand, keeps contents, and a released place is used again", () => {
+    const arena = new Arena();
+    const first = arena.allocF32([1, 2, 3]);
+    const mark = arena.mark();
+    const big = arena.alloc(1 << 20);
+    arena.f32(big, 1 << 20).fill(7);
+    expect([...arena.f32(first, 3)]).toEqual([1, 2, 3]);
+    arena.release(mark);
+    expect(arena.alloc(8)).toBe(big);
+  });
+});
