@@ -42,3 +42,4 @@ export type {
   TrainStepResult,
 } from "./trainer.js";
 export type { EnginePushState, Fence, PushReport, WeightSync } from "./weight-sync.js";
+export { selectRows, summarise, toColumns, type RowAddress } from "./columns.js";

@@ -1,0 +1,1 @@
+export { sampleOf } from "./samples.js";
