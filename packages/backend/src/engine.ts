@@ -1,3 +1,5 @@
+import type { WeightSpan } from "./sample.js";
+
 /** The engine port: SGLang's HTTP surface, typed, plus what a weight push and a watchdog need. JSON names are SGLang's. */
 export interface SamplingParams {
   readonly temperature: number;
@@ -38,6 +40,8 @@ export interface GenerateResult {
   readonly finishReason: FinishReason;
   /** The version the server names in its reply: the newest that took part. */
   readonly weightVersion: string;
+  /** Which output tokens came from which weights: from the engine's own record or a streamed count; else one span, `mixed` where it may have crossed a push. */
+  readonly weightSpans: readonly WeightSpan[];
   readonly promptTokens: number;
   readonly cachedTokens: number;
 }
@@ -65,7 +69,7 @@ export interface Engine {
   readonly url: string;
   readonly generate: (
     request: GenerateRequest,
-    options: { readonly signal?: AbortSignal; readonly timeoutMs: number; readonly onTokens?: (count: number) => void },
+    options: { readonly signal?: AbortSignal; readonly timeoutMs: number; readonly onTokens?: (count: number, weightVersion: string) => void },
   ) => Promise<GenerateResult>;
   readonly health: (timeoutMs: number) => Promise<void>;
   readonly info: () => Promise<EngineInfo>;
