@@ -61,6 +61,8 @@ export interface NodeHello {
   actors: RunningActor[];
   jobs: RunningJob[];
   bundles: HeldBundles[];
+  /** logs of its processes, linked by job and actor under jobs/ */
+  logDir: string;
 }
 
 export interface NodeHello_ResourcesEntry {
@@ -86,6 +88,7 @@ export interface RunningActor {
   spec: ActorSpec | undefined;
   incarnation: number;
   pid: number;
+  /** empty: still starting */
   socket: string;
 }
 
@@ -93,6 +96,7 @@ export interface RunningJob {
   spec: JobSpec | undefined;
   attempt: number;
   pid: number;
+  logPath: string;
 }
 
 export interface HeldBundles {
@@ -174,6 +178,8 @@ export interface JobReport {
 
 export interface JobRunning {
   pid: number;
+  /** the driver's stdout and stderr, one append-only file on the node */
+  logPath: string;
 }
 
 export interface JobEnded {
@@ -813,6 +819,7 @@ function createBaseNodeHello(): NodeHello {
     actors: [],
     jobs: [],
     bundles: [],
+    logDir: "",
   };
 }
 
@@ -865,6 +872,9 @@ export const NodeHello: MessageFns<NodeHello> = {
     }
     for (const v of message.bundles) {
       HeldBundles.encode(v!, writer.uint32(130).fork()).join();
+    }
+    if (message.logDir !== "") {
+      writer.uint32(138).string(message.logDir);
     }
     return writer;
   },
@@ -1014,6 +1024,14 @@ export const NodeHello: MessageFns<NodeHello> = {
             }
 
             message.bundles.push(HeldBundles.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.logDir = reader.string();
             continue;
           }
         }
@@ -1313,7 +1331,7 @@ export const RunningActor: MessageFns<RunningActor> = {
 };
 
 function createBaseRunningJob(): RunningJob {
-  return { spec: undefined, attempt: 0, pid: 0 };
+  return { spec: undefined, attempt: 0, pid: 0, logPath: "" };
 }
 
 export const RunningJob: MessageFns<RunningJob> = {
@@ -1326,6 +1344,9 @@ export const RunningJob: MessageFns<RunningJob> = {
     }
     if (message.pid !== 0) {
       writer.uint32(24).uint32(message.pid);
+    }
+    if (message.logPath !== "") {
+      writer.uint32(34).string(message.logPath);
     }
     return writer;
   },
@@ -1365,6 +1386,14 @@ export const RunningJob: MessageFns<RunningJob> = {
             }
 
             message.pid = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.logPath = reader.string();
             continue;
           }
         }
@@ -2185,13 +2214,16 @@ export const JobReport: MessageFns<JobReport> = {
 };
 
 function createBaseJobRunning(): JobRunning {
-  return { pid: 0 };
+  return { pid: 0, logPath: "" };
 }
 
 export const JobRunning: MessageFns<JobRunning> = {
   encode(message: JobRunning, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.pid !== 0) {
       writer.uint32(8).uint32(message.pid);
+    }
+    if (message.logPath !== "") {
+      writer.uint32(18).string(message.logPath);
     }
     return writer;
   },
@@ -2215,6 +2247,14 @@ export const JobRunning: MessageFns<JobRunning> = {
             }
 
             message.pid = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.logPath = reader.string();
             continue;
           }
         }
