@@ -63,6 +63,12 @@ export interface NodeHello {
   bundles: HeldBundles[];
   /** logs of its processes, linked by job and actor under jobs/ */
   logDir: string;
+  /**
+   * What ended here and whose job has not been forgotten yet (ForgetJob acknowledges): a report that was lost with a
+   * connection or with the head is said again, so that an exit code never turns into "unknown". Duplicates do no harm.
+   */
+  endedActors: ActorReport[];
+  endedJobs: JobReport[];
 }
 
 export interface NodeHello_ResourcesEntry {
@@ -235,6 +241,7 @@ export interface NodeWelcome {
   httpAddress: string;
 }
 
+/** The link is closed after it; the daemon does not come back with the same hello. */
 export interface Refused {
   failure: Buffer;
 }
@@ -422,6 +429,7 @@ export interface ClientUp {
     | { $case: "kvList"; value: KvList }
     | { $case: "listNodes"; value: ListNodes }
     | { $case: "reportPhase"; value: ReportPhase }
+    | { $case: "goodbye"; value: ClientGoodbye }
     | undefined;
 }
 
@@ -435,6 +443,18 @@ export interface ClientHello {
   actorId: string;
   pid: number;
   version: string;
+  /** SLIME_NODE_ID where it is known: the daemon nearest to the client */
+  nodeId: string;
+  /** of the client's machine; finds the nearest daemon where node_id is empty */
+  bootId: string;
+}
+
+/**
+ * An interactive driver ends well: its job ends at once as SUCCEEDED, or FAILED when the exit code is not 0. Without it, a
+ * broken stream is waited for (120 s) before the job ends.
+ */
+export interface ClientGoodbye {
+  exitCode: number;
 }
 
 export interface CreateActor {
@@ -820,6 +840,8 @@ function createBaseNodeHello(): NodeHello {
     jobs: [],
     bundles: [],
     logDir: "",
+    endedActors: [],
+    endedJobs: [],
   };
 }
 
@@ -875,6 +897,12 @@ export const NodeHello: MessageFns<NodeHello> = {
     }
     if (message.logDir !== "") {
       writer.uint32(138).string(message.logDir);
+    }
+    for (const v of message.endedActors) {
+      ActorReport.encode(v!, writer.uint32(146).fork()).join();
+    }
+    for (const v of message.endedJobs) {
+      JobReport.encode(v!, writer.uint32(154).fork()).join();
     }
     return writer;
   },
@@ -1032,6 +1060,22 @@ export const NodeHello: MessageFns<NodeHello> = {
             }
 
             message.logDir = reader.string();
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.endedActors.push(ActorReport.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.endedJobs.push(JobReport.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -4601,6 +4645,9 @@ export const ClientUp: MessageFns<ClientUp> = {
       case "reportPhase":
         ReportPhase.encode(message.request.value, writer.uint32(114).fork()).join();
         break;
+      case "goodbye":
+        ClientGoodbye.encode(message.request.value, writer.uint32(122).fork()).join();
+        break;
     }
     return writer;
   },
@@ -4739,6 +4786,14 @@ export const ClientUp: MessageFns<ClientUp> = {
             message.request = { $case: "reportPhase", value: ReportPhase.decode(reader, reader.uint32()) };
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.request = { $case: "goodbye", value: ClientGoodbye.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4753,7 +4808,7 @@ export const ClientUp: MessageFns<ClientUp> = {
 };
 
 function createBaseClientHello(): ClientHello {
-  return { protocol: 0, clusterId: "", jobId: "", actorId: "", pid: 0, version: "" };
+  return { protocol: 0, clusterId: "", jobId: "", actorId: "", pid: 0, version: "", nodeId: "", bootId: "" };
 }
 
 export const ClientHello: MessageFns<ClientHello> = {
@@ -4775,6 +4830,12 @@ export const ClientHello: MessageFns<ClientHello> = {
     }
     if (message.version !== "") {
       writer.uint32(50).string(message.version);
+    }
+    if (message.nodeId !== "") {
+      writer.uint32(58).string(message.nodeId);
+    }
+    if (message.bootId !== "") {
+      writer.uint32(66).string(message.bootId);
     }
     return writer;
   },
@@ -4838,6 +4899,68 @@ export const ClientHello: MessageFns<ClientHello> = {
             }
 
             message.version = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.bootId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClientGoodbye(): ClientGoodbye {
+  return { exitCode: 0 };
+}
+
+export const ClientGoodbye: MessageFns<ClientGoodbye> = {
+  encode(message: ClientGoodbye, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.exitCode !== 0) {
+      writer.uint32(8).int32(message.exitCode);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientGoodbye {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientGoodbye();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.exitCode = reader.int32();
             continue;
           }
         }
