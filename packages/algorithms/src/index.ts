@@ -1,5 +1,17 @@
+export { discountedReturns, distillAdvantages, generalisedAdvantages, tokenAdvantages, type AdvantageInput, type AdvantageOptions, type Advantages } from "./advantages.js";
+export { perRankLayout, scheduleSteps, type DpSchedule, type Packing, type ScheduledStep, type ScheduleOptions } from "./dp-schedule.js";
+export { forwardFlops, type LatentAttention, type MixtureOfExperts, type ModelShape } from "./flops.js";
 export { type Floats } from "./floats.js";
+export { groupNormalise, groupSpreadEps, normaliseRewards, type AdvantageEstimator, type GroupNormaliseOptions } from "./group-normalise.js";
+export { balancedPartitions } from "./karmarkar-karp.js";
 export { klKinds, klTokens, lowVarKlMax, type KlKind, type KlTokens } from "./kl.js";
+export { logitsGradient, tokenLogProbs, type LogitsInput, type TokenLogProbs } from "./logits.js";
+export { objective, type Objective, type ObjectiveInput, type ObjectiveOptions } from "./objective.js";
+export { firstFit, splitBins } from "./packing.js";
 export { policyLoss, type ClipOptions, type PolicyLoss, type PolicyLossInput, type PolicyLossKind, type PolicyLossOptions } from "./policy-loss.js";
+export { pythonRandom, type PythonRandom } from "./python-random.js";
 export { maskSums, reduceTokens, rolloutMaskSums, rolloutMeanWeights, tokenMeanWeights, tokenNormaliser, type ReducerInput } from "./reducers.js";
+export { passAtK, passRates, summarise, type Summary } from "./statistics.js";
 export { tisWeights, type TisOptions, type TisWeights } from "./tis.js";
+export { valueLoss, type ValueLoss } from "./value-loss.js";
+export { addMoments, maskedMoments, whiten, type Moments } from "./whiten.js";
