@@ -7,3 +7,4 @@ export { gatherRows, scatterAddRows } from "./embedding";
 export { attention, attentionBackward, attendCached, storeRows } from "./attention";
 export { logProbs, logProbsBackward, softmaxRows } from "./softmax";
 export { adam, sumSquares, addInto, fillZero, copy } from "./optimizer";
+export { fnv1a64 } from "./checksum";

@@ -44,6 +44,8 @@ export interface KernelExports {
   readonly addInto: (to: number, from: number, count: number) => void;
   readonly fillZero: (at: number, count: number) => void;
   readonly copy: (to: number, from: number, count: number) => void;
+  /** Of `bytes` bytes; JavaScript sees the 64 bits as signed. */
+  readonly fnv1a64: (at: number, bytes: number) => bigint;
 }
 
 const pageBytes = 65_536;

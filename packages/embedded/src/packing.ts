@@ -1,0 +1,52 @@
+import type { SampleColumns } from "@slime/backend";
+import { SlimeError } from "@slime/core";
+
+/**
+ * Sequences laid end to end. `rows` are the positions whose next token is asked about, `targets` those next tokens:
+ * for a response token at position t, row t − 1 and its own id. Order: sequence by sequence, token by token.
+ */
+export interface PackedSequences {
+  readonly tokens_L: Int32Array;
+  /** Where each sequence begins, and the total at the end. */
+  readonly bounds: Int32Array;
+  readonly rows: Int32Array;
+  readonly targets: Int32Array;
+}
+
+/** The response positions of the given samples, packed. @throws `data.invalid` for a sample without a prompt token: nothing predicts its first token. */
+export function packSamples(columns: SampleColumns, samples: ArrayLike<number>): PackedSequences {
+  let tokens = 0;
+  let responses = 0;
+  for (let s = 0; s < samples.length; s++) {
+    const { length, response } = extent(columns, samples[s] ?? -1);
+    tokens += length;
+    responses += response;
+  }
+  const packed = { tokens_L: new Int32Array(tokens), bounds: new Int32Array(samples.length + 1), rows: new Int32Array(responses), targets: new Int32Array(responses) };
+  let at = 0;
+  let row = 0;
+  for (let s = 0; s < samples.length; s++) {
+    const { from, length, response } = extent(columns, samples[s] ?? -1);
+    packed.tokens_L.set(columns.tokens_L.subarray(from, from + length), at);
+    for (let t = length - response; t < length; t++) {
+      packed.rows[row] = at + t - 1;
+      packed.targets[row] = columns.tokens_L[from + t] ?? -1;
+      row++;
+    }
+    at += length;
+    packed.bounds[s + 1] = at;
+  }
+  return packed;
+}
+
+/** Where a sample's tokens lie and how many of them are its response. */
+function extent(columns: SampleColumns, sample: number): { readonly from: number; readonly length: number; readonly response: number } {
+  const from = columns.tokenOffsets_N[sample] ?? 0;
+  const length = (columns.tokenOffsets_N[sample + 1] ?? 0) - from;
+  const response = columns.responseLengths_N[sample] ?? 0;
+  if (length <= response) {
+    const issue = `sample ${columns.sampleIndices_N[sample]} (instance ${columns.instanceIds_N[sample]}) has ${length} tokens of which ${response} are its response; a prompt needs at least one token`;
+    throw new SlimeError("data.invalid", issue, { file: "batch", issues: [issue] });
+  }
+  return { from, length, response };
+}

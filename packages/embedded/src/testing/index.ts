@@ -1,0 +1,2 @@
+export { referenceLogProbs } from "./reference.js";
+export { randomPacked, roughWeights, tinyConfig } from "./tiny-model.js";
