@@ -1,3 +1,4 @@
+export { compiledUrl } from "./compiled.js";
 export { abortable, type Deadline, deadline } from "./abort.js";
 export { type BackoffPolicy, backoffDelayMs, defaultBackoff } from "./backoff.js";
 export { type Clock, sleep, systemClock, type Timer } from "./clock.js";
