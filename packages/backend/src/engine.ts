@@ -1,7 +1,5 @@
 import type { WeightSpan } from "./sample.js";
 
-import type { WeightSpan } from "./sample.js";
-
 /** The engine port: SGLang's HTTP surface, typed, plus what a weight push and a watchdog need. JSON names are SGLang's. */
 export interface SamplingParams {
   readonly temperature: number;
