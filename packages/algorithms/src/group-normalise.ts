@@ -1,6 +1,6 @@
 /**
  * Rewards relative to the other answers to the same prompt.
- * Invariants: A1 without failures each group of the result sums to 0 within 1e-4 (relative to its largest reward); A2 groups are
+ * Invariants: A1 each group of the result sums to 0 within 1e-4 of its largest entry; A2 groups are
  * told by their index, never by their size: fan-out, filters and short batches leave a group what it is; A3 the order of rows does
  * not matter; A4 a group of equal rewards, or of one row, yields zeros.
  * Source: Shao et al. 2024, arXiv:2402.03300, §4.1; without the spread: Liu et al. 2025 (Dr. GRPO), arXiv:2503.20783.

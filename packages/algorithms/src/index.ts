@@ -9,7 +9,6 @@ export { logitsGradient, tokenLogProbs, type LogitsInput, type TokenLogProbs } f
 export { objective, type Objective, type ObjectiveInput, type ObjectiveOptions } from "./objective.js";
 export { firstFit, splitBins } from "./packing.js";
 export { policyLoss, type ClipOptions, type PolicyLoss, type PolicyLossInput, type PolicyLossKind, type PolicyLossOptions } from "./policy-loss.js";
-export { pythonRandom, type PythonRandom } from "./python-random.js";
 export { maskSums, reduceTokens, rolloutMaskSums, rolloutMeanWeights, tokenMeanWeights, tokenNormaliser, type ReducerInput } from "./reducers.js";
 export { passAtK, passRates, summarise, type Summary } from "./statistics.js";
 export { tisWeights, type TisOptions, type TisWeights } from "./tis.js";

@@ -4,7 +4,6 @@
  * Source: Matsumoto and Nishimura 1998; CPython `Modules/_randommodule.c`, `Lib/random.py`.
  */
 import { invariant } from "@slime/core";
-import { at } from "./floats.js";
 
 const words = 624;
 const middle = 397;
@@ -53,6 +52,11 @@ function seedKey(seed: bigint): number[] {
   const key: number[] = [];
   for (let rest = seed < 0n ? -seed : seed; rest > 0n; rest >>= 32n) key.push(Number(rest & 0xffffffffn));
   return key.length === 0 ? [0] : key;
+}
+
+/** Word `i`, which lies within the array. */
+function at(values: ArrayLike<number>, i: number): number {
+  return values[i] ?? 0;
 }
 
 function twister(key: readonly number[]): () => number {
