@@ -1,0 +1,2 @@
+export { memoryPair, type MemoryPair } from "./memory-wire.js";
+export { peerPair, testHello } from "./peer-pair.js";
