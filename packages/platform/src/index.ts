@@ -1,1 +1,17 @@
-export {};
+export { clusterTag, socketDirOf, storeDirOf } from "./cluster-paths.js";
+export { describeDeath, exitStatusOf, readExitFile, type DeathEvidence, type ExitStatus, type HowItDied } from "./exit-status.js";
+export { exitWatcher, type ExitWatcher, type ExitWatcherOptions, type Watched } from "./exit-watch.js";
+export { appendLine, lastLines, privateDirectory, readTextIfThere, syncDirectory, writeFileAtomic } from "./files.js";
+export { readGpus, realGpus, systemNvidiaSmi, virtualGpus, type GpuDevice, type GpuReading, type NvidiaSmi } from "./gpus.js";
+export { errnoOf, translateIoError } from "./io-errors.js";
+export { killMarked, killTree, signal, type KillOptions, type KillTarget } from "./kill-tree.js";
+export { exitFileIn, launch, type Launched, type LaunchOptions } from "./launch.js";
+export { acquireLock, livingOwner, lockOwner, type Lock, type LockOwner } from "./lock.js";
+export { assignmentLogBase, linkLogs, processLogs, type LogFiles } from "./log-layout.js";
+export { machineLimits, memoryFreeMib, type MachineLimits } from "./machine.js";
+export type { OomCounter } from "./oom.js";
+export { decodeOwnership, encodeOwnership, type Assignment, type OwnershipRecord } from "./ownership.js";
+export { detectPlatform, type Platform } from "./platform.js";
+export { isFree, portLeases, type PortLeases } from "./ports.js";
+export type { ProcessActivity, ProcessEntry, ProcessIdentity, ProcessMark, ProcessTable } from "./process-table.js";
+export { runDaemon, type DaemonContext, type RunDaemonOptions } from "./run-daemon.js";
