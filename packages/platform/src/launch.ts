@@ -65,15 +65,18 @@ export async function launch(options: LaunchOptions): Promise<Launched> {
     shell.once("spawn", () => resolve(shell.pid ?? 0));
   });
   shell.unref();
-  const parent = await options.processes.identify(parentPid);
+  const parent = await identityOf(parentPid, options.processes);
   const pid = await pidFrom(pidFile, options.clock, () => ended);
-  if (parent === null || pid === null) {
+  if (pid === null) {
     if (!ended) shell.kill("SIGKILL");
     throw new SlimeError("process.start", `${what} ended before it could be recorded; see ${options.logs.stderr}`, { what });
   }
-  // A process may be gone already: then its identity is one that no living process has.
-  const identity = (await options.processes.identify(pid)) ?? { bootId: parent.bootId, pid, startTime: "ended" };
-  return { identity, parent, exitFile, parentEnded };
+  return { identity: await identityOf(pid, options.processes), parent, exitFile, parentEnded };
+}
+
+/** A process may be gone already: then its identity is one that no living process has. */
+async function identityOf(pid: number, processes: ProcessTable): Promise<ProcessIdentity> {
+  return (await processes.identify(pid)) ?? { bootId: await processes.bootId(), pid, startTime: "ended" };
 }
 
 function startShell(options: LaunchOptions, pidFile: string, exitFile: string): ChildProcess {
