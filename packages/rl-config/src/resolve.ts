@@ -1,0 +1,129 @@
+import { SlimeError } from "@slime/core";
+import { envOf, type FlagRow, keyOf } from "./flag-row.js";
+import { flags, type RunConfig, type RunMode } from "./flags.js";
+import { type PathProbe, problems } from "./problems.js";
+import { type Assignment, type Origin, readArguments, readConfigText, readEnvironment, splitConfig } from "./sources.js";
+
+const table: ReadonlyMap<string, FlagRow> = new Map(flags.map((row): [string, FlagRow] => [row.name, row as FlagRow]));
+
+export interface ConfigInput {
+  readonly mode: RunMode;
+  /** The words after `slime train`. */
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Reads the `--config` file. @throws whatever says why it cannot. */
+  readonly readFile: (path: string) => string;
+  readonly paths: PathProbe;
+}
+
+/** One value and who set it, for `slime config explain`. */
+export interface Explained {
+  readonly row: FlagRow;
+  readonly value: unknown;
+  readonly origin: Origin;
+  /** `--lr`, `run.yaml: lr`, `SLIME_FLAG_LR`, or `default`. */
+  readonly where: string;
+}
+
+export interface Resolved {
+  readonly config: RunConfig;
+  readonly explained: readonly Explained[];
+}
+
+/**
+ * flag > environment > file > default, checked and frozen.
+ * @throws `config.invalid` with every issue at once: unknown names with suggestions, wrong values, missing ones, contradictions.
+ */
+export function resolveConfig(input: ConfigInput): Resolved {
+  const { file, rest, issues: configIssues } = splitConfig(input.argv);
+  const issues: string[] = [...configIssues];
+  const layers: ReadonlyMap<string, Assignment>[] = [];
+  if (file !== null) {
+    const text = readOrSay(file, input.readFile, issues);
+    if (text !== null) {
+      const reading = readConfigText(text, file, table);
+      issues.push(...reading.issues);
+      layers.push(reading.values);
+    }
+  }
+  for (const reading of [readEnvironment(input.env, table), readArguments(rest, table)]) {
+    issues.push(...reading.issues);
+    layers.push(reading.values);
+  }
+  const assigned = new Map(layers.flatMap((layer) => [...layer]));
+
+  const values: Record<string, unknown> = { mode: input.mode };
+  const explained: Explained[] = [];
+  let broken = false;
+  for (const row of table.values()) {
+    const assignment = assigned.get(row.name);
+    if (assignment === undefined && row.required) {
+      issues.push(`--${row.name} must be given: ${row.help}`);
+      broken = true;
+    }
+    const checked = assignment === undefined ? { value: row.default } : check(row, assignment, issues);
+    if (checked === null) broken = true;
+    const value = checked === null ? row.default : checked.value;
+    values[keyOf(row.name)] = value;
+    explained.push({ row, value, origin: assignment?.origin ?? "default", where: assignment?.where ?? "default" });
+  }
+  const config = deepFreeze(values) as RunConfig;
+  // Contradictions of values that are themselves wrong would only repeat the complaint.
+  if (!broken) issues.push(...problems(config, new Set(assigned.keys()), input.paths));
+  if (issues.length > 0) throw invalid(issues);
+  return { config, explained };
+}
+
+function check(row: FlagRow, assignment: Assignment, issues: string[]): { readonly value: unknown } | null {
+  const parsed = row.schema.safeParse(assignment.raw);
+  if (parsed.success) return { value: parsed.data };
+  const reasons = new Set(parsed.error.issues.map((issue) => issue.message));
+  issues.push(`${assignment.where}: ${[...reasons].join(", ")}, got ${JSON.stringify(assignment.raw)}`);
+  return null;
+}
+
+function readOrSay(file: string, readFile: (path: string) => string, issues: string[]): string | null {
+  try {
+    return readFile(file);
+  } catch (error) {
+    issues.push(`--config: cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`);
+    return null;
+  }
+}
+
+function invalid(issues: readonly string[]): SlimeError<"config.invalid"> {
+  const message =
+    issues.length === 1 ? (issues[0] ?? "") : `${issues.length} problems:\n${issues.map((issue) => `  - ${issue}`).join("\n")}`;
+  return new SlimeError("config.invalid", message, { issues });
+}
+
+function deepFreeze(value: unknown): unknown {
+  if (typeof value === "object" && value !== null) {
+    Object.freeze(value);
+    for (const inner of Object.values(value)) deepFreeze(inner);
+  }
+  return value;
+}
+
+/** The rows as plain data, for help texts and the golden file. */
+export function flagListing(): readonly {
+  readonly name: string;
+  readonly type: string;
+  readonly default: unknown;
+  readonly required: boolean;
+  readonly group: string;
+  readonly env: string;
+  readonly reader: string;
+  readonly origin: string;
+}[] {
+  return [...table.values()].map((row) => ({
+    name: row.name,
+    type: row.choices === null ? row.shape : row.choices.join("|"),
+    default: row.required ? null : row.default,
+    required: row.required,
+    group: row.group,
+    env: envOf(row.name),
+    reader: row.reader,
+    origin: row.origin,
+  }));
+}
