@@ -44,3 +44,4 @@ export type {
 export type { EnginePushState, Fence, PushReport, WeightSync } from "./weight-sync.js";
 export { selectRows, summarise, toColumns, type RowAddress } from "./columns.js";
 export { hookNames, parseHookPath, type GroupRewardHook, type HookArgs, type HookKind, type RewardHook } from "./hooks.js";
+export { gangOf, gangSettleMsDefault } from "./gang.js";

@@ -1,1 +1,2 @@
 export { sampleOf } from "./samples.js";
+export { type ScriptedFault, type ScriptedGang, ScriptedRank, startScriptedGang } from "./scripted-gang.js";

@@ -1,0 +1,1 @@
+export { batches, conformanceLoss, same, stepOf, trainerConformance, type TrainerSubject } from "./trainer.js";
