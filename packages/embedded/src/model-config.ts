@@ -60,7 +60,7 @@ export function parseModelConfig(json: unknown, path: string): ModelConfig {
     kvHeads: count("num_key_value_heads", heads),
     headDim: count("head_dim", Math.floor(hiddenSize / heads)),
     qkNorm: known && architectures[named as keyof typeof architectures],
-    ropeTheta: real("rope_theta", 10_000),
+    ropeTheta: real("rope_theta", ropeThetaOf(fields["rope_parameters"])),
     normEps: real("rms_norm_eps", 1e-6),
     tiedHead: fields["tie_word_embeddings"] === true,
     positionsMax: count("max_position_embeddings", 2048),
@@ -109,4 +109,10 @@ export function modelConfigJson(config: ModelConfig): Readonly<Record<string, un
     ...(config.qkNorm ? { use_sliding_window: false } : {}),
     vocab_size: config.vocabSize,
   };
+}
+
+/** Newer versions of Hugging Face transformers nest the base under `rope_parameters`. */
+function ropeThetaOf(parameters: unknown): number {
+  const theta = typeof parameters === "object" && parameters !== null && "rope_theta" in parameters ? parameters.rope_theta : undefined;
+  return typeof theta === "number" ? theta : 10_000;
 }

@@ -1,5 +1,6 @@
 import type { SampleColumns } from "@slime/backend";
 import { SlimeError } from "@slime/core";
+import type { ModelConfig } from "./model-config.js";
 
 /**
  * Sequences laid end to end. `rows` are the positions whose next token is asked about, `targets` those next tokens:
@@ -49,4 +50,17 @@ function extent(columns: SampleColumns, sample: number): { readonly from: number
     throw new SlimeError("data.invalid", issue, { file: "batch", issues: [issue] });
   }
   return { from, length, response };
+}
+
+/** @throws `data.invalid`, all samples at once, for tokens the model has no embedding for and sequences longer than its positions. */
+export function checkRows(columns: SampleColumns, config: ModelConfig): void {
+  const issues: string[] = [];
+  for (let row = 0; row < columns.rows; row++) {
+    const tokens = columns.tokens_L.subarray(columns.tokenOffsets_N[row] ?? 0, columns.tokenOffsets_N[row + 1] ?? 0);
+    const name = `sample ${columns.sampleIndices_N[row]} (instance ${columns.instanceIds_N[row]})`;
+    if (tokens.length > config.positionsMax) issues.push(`${name} has ${tokens.length} tokens, the model ${config.positionsMax} positions`);
+    const foreign = tokens.find((id) => id < 0 || id >= config.vocabSize);
+    if (foreign !== undefined) issues.push(`${name} has token id ${foreign}, the vocabulary ${config.vocabSize} entries`);
+  }
+  if (issues.length > 0) throw new SlimeError("data.invalid", `${issues.slice(0, 5).join("; ")}${issues.length > 5 ? `; and ${issues.length - 5} more` : ""}`, { file: "batch", issues: issues.slice(0, 20) });
 }

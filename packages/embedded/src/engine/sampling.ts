@@ -11,6 +11,11 @@ export interface Sampling {
   readonly seed: number;
 }
 
+/** Floats of scratch that a `Sampler` needs. */
+export function samplerFloats(stride: number): number {
+  return stride + 8;
+}
+
 /**
  * Chooses tokens. S1: a choice is a function of (logits, sampling, index of the output token) alone: chance comes from a hash of
  * the request's seed and that index, so batch mates, pauses and retractions change nothing.
@@ -29,13 +34,14 @@ export class Sampler {
   readonly #resultAt: number;
   readonly #order: Uint32Array;
 
-  constructor(arena: Arena, vocabSize: number, stride: number) {
+  /** @param at byte address of `samplerFloats(stride)` floats for its own use; the arena must not grow from here on. */
+  constructor(arena: Arena, vocabSize: number, stride: number, at: number) {
     this.#arena = arena;
     this.#vocab = vocabSize;
     this.#stride = stride;
-    this.#probsAt = arena.alloc(stride);
-    this.#targetAt = arena.alloc(1);
-    this.#resultAt = arena.alloc(4);
+    this.#probsAt = at;
+    this.#targetAt = at + stride * 4;
+    this.#resultAt = this.#targetAt + 16;
     this.#probs = arena.f32(this.#probsAt, stride);
     this.#target = arena.i32(this.#targetAt, 1);
     this.#result = arena.f32(this.#resultAt, 4);

@@ -2,9 +2,10 @@ import { invariant } from "@slime/core";
 import { Arena } from "../kernels.js";
 import type { ModelConfig } from "../model-config.js";
 import { ropeTables, WeightSet } from "../weights.js";
+import { Sampler, samplerFloats } from "./sampling.js";
 import { KvPages, pageRows } from "./kv-pages.js";
 
-export interface DecoderSizes {
+export interface CachedDecoderSizes {
   /** Requests with a KV table of their own. */
   readonly slots: number;
   readonly kvPages: number;
@@ -18,7 +19,7 @@ export interface DecoderSizes {
  * because every kernel sums each element in one order whatever the number of rows.
  * D2: all memory is taken in the constructor, so views stay valid and a step allocates nothing in the arena.
  */
-export class Decoder {
+export class CachedDecoder {
   readonly arena: Arena;
   readonly weights: WeightSet;
   readonly pages: KvPages;
@@ -34,7 +35,7 @@ export class Decoder {
   readonly #values: readonly number[];
   readonly #tables: Int32Array;
   readonly #tablesAt: number;
-  readonly #at: Readonly<Record<"ids" | "positions" | "kvRows" | "tableOf" | "lens" | "wanted" | "x" | "h" | "qkv" | "att" | "gateUp" | "act" | "rstd" | "scratch" | "logits", number>>;
+  readonly #at: Readonly<Record<"ids" | "positions" | "kvRows" | "tableOf" | "lens" | "wanted" | "x" | "h" | "qkv" | "att" | "gateUp" | "act" | "rstd" | "scratch" | "logits" | "sampler", number>>;
   readonly #ids: Int32Array;
   readonly #positions: Int32Array;
   readonly #kvRows: Int32Array;
@@ -43,7 +44,7 @@ export class Decoder {
   readonly #wanted: Int32Array;
   #rows = 0;
 
-  constructor(config: ModelConfig, sizes: DecoderSizes) {
+  constructor(config: ModelConfig, sizes: CachedDecoderSizes) {
     const arena = new Arena();
     this.arena = arena;
     this.#config = config;
@@ -75,6 +76,7 @@ export class Decoder {
       rstd: arena.alloc(rows * Math.max(config.heads, config.kvHeads)),
       scratch: arena.alloc(config.positionsMax + 4),
       logits: arena.alloc(this.logitsRowsMax * this.logitsStride),
+      sampler: arena.alloc(samplerFloats(this.logitsStride)),
     };
     this.#tables = arena.i32(this.#tablesAt, sizes.slots * config.positionsMax);
     this.#ids = arena.i32(this.#at.ids, rows);
@@ -83,6 +85,11 @@ export class Decoder {
     this.#tableOf = arena.i32(this.#at.tableOf, rows);
     this.#lens = arena.i32(this.#at.lens, rows);
     this.#wanted = arena.i32(this.#at.wanted, this.logitsRowsMax);
+  }
+
+  /** A sampler over this decoder's logits. */
+  sampler(): Sampler {
+    return new Sampler(this.arena, this.#config.vocabSize, this.logitsStride, this.#at.sampler);
   }
 
   /** Gives a slot its pages: token `i` of its request lies in page `i / pageRows`. */
