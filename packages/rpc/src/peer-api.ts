@@ -80,7 +80,7 @@ export interface PeerOptions {
   readonly heartbeat?: { readonly pingMs: number; readonly silenceMsMax: number } | null;
   /** Until the other side's hello is here. Default 5,000. */
   readonly helloTimeoutMs?: number;
-  /** When a turn's messages leave; default `setImmediate`. Tests on virtual time pass `queueMicrotask`. */
+  /** When a turn's messages leave; default: after the current callback and all promises it settles. Tests on virtual time pass `queueMicrotask`. */
   readonly endOfTurn?: (flush: () => void) => void;
 }
 
