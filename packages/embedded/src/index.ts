@@ -10,3 +10,7 @@ export { type PackedSequences, packSamples } from "./packing.js";
 export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safetensors.js";
 export { EmbeddedTrainer } from "./trainer.js";
 export { initialWeights, type LayerWeights, ropeTables, WeightSet } from "./weights.js";
+export {
+  defaultEngineLimits, EmbeddedEngine, type EmbeddedEngineOptions, type EngineContext, type EngineLimits, type EngineModel, type EngineTokenizer, readTokenizer, type RunningEngine,
+  startEmbeddedEngine, type WeightSource,
+} from "./engine/index.js";

@@ -1,4 +1,5 @@
 import { invariant } from "@slime/core";
+import { checksumHex } from "../checksum.js";
 import { Arena } from "../kernels.js";
 import type { ModelConfig } from "../model-config.js";
 import { ropeTables, WeightSet } from "../weights.js";
@@ -35,7 +36,7 @@ export class CachedDecoder {
   readonly #values: readonly number[];
   readonly #tables: Int32Array;
   readonly #tablesAt: number;
-  readonly #at: Readonly<Record<"ids" | "positions" | "kvRows" | "tableOf" | "lens" | "wanted" | "x" | "h" | "qkv" | "att" | "gateUp" | "act" | "rstd" | "scratch" | "logits" | "sampler", number>>;
+  readonly #at: Readonly<Record<"ids" | "positions" | "kvRows" | "tableOf" | "lens" | "wanted" | "x" | "h" | "qkv" | "att" | "gateUp" | "act" | "rstd" | "scratch" | "logits" | "sampler" | "staged", number>>;
   readonly #ids: Int32Array;
   readonly #positions: Int32Array;
   readonly #kvRows: Int32Array;
@@ -76,6 +77,7 @@ export class CachedDecoder {
       rstd: arena.alloc(rows * Math.max(config.heads, config.kvHeads)),
       scratch: arena.alloc(config.positionsMax + 4),
       logits: arena.alloc(this.logitsRowsMax * this.logitsStride),
+      staged: arena.alloc(this.weights.layout.count),
       sampler: arena.alloc(samplerFloats(this.logitsStride)),
     };
     this.#tables = arena.i32(this.#tablesAt, sizes.slots * config.positionsMax);
@@ -85,6 +87,15 @@ export class CachedDecoder {
     this.#tableOf = arena.i32(this.#at.tableOf, rows);
     this.#lens = arena.i32(this.#at.lens, rows);
     this.#wanted = arena.i32(this.#at.wanted, this.logitsRowsMax);
+  }
+
+  /** Checksum of the given parameters, or of those in use. */
+  checksum(values?: Float32Array<ArrayBuffer>): string {
+    const { count } = this.weights.layout;
+    if (values === undefined) return checksumHex(this.arena, this.weights.base, count * 4);
+    invariant(values.length === count, "L1: a checksum is taken over all parameters");
+    this.arena.f32(this.#at.staged, count).set(values);
+    return checksumHex(this.arena, this.#at.staged, count * 4);
   }
 
   /** A sampler over this decoder's logits. */

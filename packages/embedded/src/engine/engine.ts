@@ -1,7 +1,6 @@
 import { deadline, SlimeError, unreachable } from "@slime/core";
 import type { PauseMode } from "@slime/backend";
 import { CachedDecoder } from "./cached-decoder.js";
-import { fnv1a64 } from "./checksum.js";
 import { pageRows } from "./kv-pages.js";
 import type { ModelConfig } from "../model-config.js";
 import { checkLimits, type EngineContext, type EngineLimits, refusal } from "./options.js";
@@ -146,8 +145,7 @@ export class EmbeddedEngine {
 
   /** Checksum of the parameters in use, the same function as a push's. */
   checksum(): string {
-    const view = this.#decoder.weights.view();
-    return fnv1a64(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
+    return this.#decoder.checksum();
   }
 
   /** Ends every request with an error and stops the loop. */
@@ -166,15 +164,16 @@ export class EmbeddedEngine {
   }
 
   #load(source: WeightSource, version: string): Promise<LoadedWeights> {
+    const checksumOf = (values: Float32Array<ArrayBuffer>) => this.#decoder.checksum(values);
     switch (source.kind) {
       case "values": {
         const values = new Float32Array(source.values);
-        return Promise.resolve({ values, checksum: fnv1a64(new Uint8Array(values.buffer)) });
+        return Promise.resolve({ values, checksum: checksumOf(values) });
       }
       case "shared-memory":
-        return readSharedWeights(this.config, source, version);
+        return readSharedWeights(this.config, source, version, checksumOf);
       case "directory":
-        return readDirectoryWeights(this.config, source.path);
+        return readDirectoryWeights(this.config, source.path, checksumOf);
       default:
         return unreachable(source);
     }

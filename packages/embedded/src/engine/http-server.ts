@@ -16,7 +16,8 @@ interface Call {
   readonly body: unknown;
 }
 type Handler = (call: Call) => void | Promise<void>;
-type Routes = ReadonlyMap<string, Readonly<Partial<Record<"GET" | "POST", Handler>>>>;
+type Route = Readonly<Partial<Record<"GET" | "POST", Handler>>>;
+type Routes = ReadonlyMap<string, Route>;
 
 export interface EngineServer {
   readonly url: string;
@@ -49,7 +50,7 @@ function engineRoutes(engine: EmbeddedEngine, context: EngineContext, seed: numb
   const post = (handler: Handler) => ({ POST: handler });
   const json = (make: () => unknown) => get(({ response }) => sendJson(response, 200, make()));
   const flush: Handler = ({ query, response }) => flushCache(engine, query, response);
-  return new Map([
+  return new Map<string, Route>([
     ["/generate", post(({ body, response }) => answerGenerate(engine, context.clock, parseGenerate(body, rules), response))],
     ["/health", get(({ response }) => answerHealth(engine, response))],
     ["/health_generate", get(({ response }) => answerHealthGenerate(engine, context, rules, response))],

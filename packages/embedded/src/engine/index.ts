@@ -1,4 +1,3 @@
-export { fnv1a64 } from "./checksum.js";
 export { EmbeddedEngine, type WeightSource } from "./engine.js";
 export { defaultEngineLimits, type EngineContext, type EngineLimits } from "./options.js";
 export { type EmbeddedEngineOptions, type EngineModel, type RunningEngine, startEmbeddedEngine } from "./start.js";

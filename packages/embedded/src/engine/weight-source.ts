@@ -3,7 +3,6 @@ import { open } from "node:fs/promises";
 import { readModelConfig, readModelWeights } from "../hf-checkpoint.js";
 import { parameterLayout } from "../layout.js";
 import type { ModelConfig } from "../model-config.js";
-import { fnv1a64 } from "./checksum.js";
 
 /** Parameters in the layout's order, and what was computed over their bytes. */
 export interface LoadedWeights {
@@ -11,11 +10,19 @@ export interface LoadedWeights {
   readonly checksum: string;
 }
 
+/** FNV-1a 64 over the bytes of the values, as 16 hex digits: the function a weight export names. */
+export type Checksum = (values: Float32Array<ArrayBuffer>) => string;
+
 /**
  * Reads a run of single-precision parameters, in `parameterLayout`'s order, that a trainer left under `path` (usually shared memory).
  * @throws `weights.mismatch` when size or checksum is not what the sender said; nothing of it is used then.
  */
-export async function readSharedWeights(config: ModelConfig, source: { readonly path: string; readonly bytes: number; readonly checksum: string }, version: string): Promise<LoadedWeights> {
+export async function readSharedWeights(
+  config: ModelConfig,
+  source: { readonly path: string; readonly bytes: number; readonly checksum: string },
+  version: string,
+  checksumOf: Checksum,
+): Promise<LoadedWeights> {
   const wanted = parameterLayout(config).count * 4;
   const mismatch = (reason: string, cause?: unknown) =>
     new SlimeError("weights.mismatch", `${source.path}: ${reason}`, { engine: "embedded", version: Number(version) || 0, reason }, cause === undefined ? {} : { cause });
@@ -39,13 +46,13 @@ export async function readSharedWeights(config: ModelConfig, source: { readonly 
   } finally {
     await file.close();
   }
-  const checksum = fnv1a64(bytes);
+  const checksum = checksumOf(values);
   if (checksum !== source.checksum) throw mismatch(`checksum ${checksum} instead of ${source.checksum}: the bytes changed on the way`);
   return { values, checksum };
 }
 
 /** Reads a Hugging Face directory of the same shape. @throws `checkpoint.invalid`, `file.missing`. */
-export async function readDirectoryWeights(config: ModelConfig, directory: string): Promise<LoadedWeights> {
+export async function readDirectoryWeights(config: ModelConfig, directory: string, checksumOf: Checksum): Promise<LoadedWeights> {
   const found = await readModelConfig(directory);
   const ours = parameterLayout(config);
   const theirs = parameterLayout(found);
@@ -53,5 +60,5 @@ export async function readDirectoryWeights(config: ModelConfig, directory: strin
   if (shape(ours) !== shape(theirs)) throw new SlimeError("checkpoint.invalid", `${directory} holds a model of another shape than the one served`, { path: directory, reason: "another shape" });
   const read = await readModelWeights(directory, config);
   const values = new Float32Array(read);
-  return { values, checksum: fnv1a64(new Uint8Array(values.buffer)) };
+  return { values, checksum: checksumOf(values) };
 }
