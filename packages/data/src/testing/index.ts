@@ -1,0 +1,1 @@
+export { MemoryLogFile } from "./memory-log-file.js";
