@@ -67,6 +67,10 @@ export class EmbeddedEngine {
     return this.#decoder.pages.total * pageRows;
   }
 
+  get kvTokensFree(): number {
+    return this.#decoder.pages.free * pageRows;
+  }
+
   /** Null while it serves; else why not. */
   get stopped(): string | null {
     return this.#state.kind === "closed" ? this.#state.reason : null;
@@ -125,9 +129,8 @@ export class EmbeddedEngine {
       const begun = this.#context.clock.nowMs();
       const loaded = await this.#load(source, version ?? this.weightVersion);
       using limit = deadline(this.#context.clock, this.limits.updateWaitMs, "waiting for running requests to end before a weight update");
-      await this.#scheduler.quiesce(limit.signal);
       const next = version ?? this.#scheduler.version ?? "default";
-      this.#scheduler.changeWeights(() => this.#decoder.weights.set(loaded.values), next);
+      await this.#scheduler.changeWeights(() => this.#decoder.weights.set(loaded.values), next, limit.signal);
       this.#wake();
       if (source.kind === "directory") this.modelPath = source.path;
       this.#context.log.info("engine.weights_updated", { version: next, checksum: loaded.checksum, ms: Math.round(this.#context.clock.nowMs() - begun) });

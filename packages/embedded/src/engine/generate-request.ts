@@ -33,6 +33,7 @@ const offValues: Json = {
   frequency_penalty: 0, presence_penalty: 0, repetition_penalty: 1,
   logit_bias: null, json_schema: null, regex: null, ebnf: null, structural_tag: null, stop_regex: null,
 };
+/** SGLang's default, or what the context has left. */
 const maxNewTokensDefault = 128;
 
 /** Checks a parsed body. @throws `engine.refused` 400 with the first thing that is wrong, in words that name the field. */
@@ -102,11 +103,12 @@ function readRid(rid: unknown, i: number, list: boolean, random: Random): string
 function readJob(fields: Json, params: Json, inputIds: readonly number[], rid: string, i: number, list: boolean, rules: RequestRules): GenerateJob {
   checkKeys(params);
   const { config, tokenizer } = rules;
-  const maxNewTokens = whole(params["max_new_tokens"] ?? maxNewTokensDefault, "max_new_tokens", 0);
+  const room = config.positionsMax - inputIds.length;
+  const maxNewTokens = whole(params["max_new_tokens"] ?? Math.max(1, Math.min(maxNewTokensDefault, room)), "max_new_tokens", 0);
   const minNewTokens = whole(params["min_new_tokens"] ?? 0, "min_new_tokens", 0);
   if (minNewTokens > maxNewTokens) throw refusal(400, `min_new_tokens must be in [0, max_new_tokens(${maxNewTokens})], got ${minNewTokens}.`);
-  const total = inputIds.length + maxNewTokens;
-  if (total > config.positionsMax) {
+  if (maxNewTokens > room) {
+    const total = inputIds.length + maxNewTokens;
     throw refusal(400, `Requested token count exceeds the model's maximum context length of ${config.positionsMax} tokens: ${inputIds.length} of the input and ${maxNewTokens} of max_new_tokens make ${total}.`);
   }
   const stop = strings(params["stop"]);

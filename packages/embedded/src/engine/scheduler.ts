@@ -1,4 +1,4 @@
-import { SlimeError, type Clock } from "@slime/core";
+import type { Clock } from "@slime/core";
 import type { FinishReason, PauseMode } from "@slime/backend";
 import type { CachedDecoder } from "./cached-decoder.js";
 import { KvPages, pageRows } from "./kv-pages.js";
@@ -36,7 +36,7 @@ export class Scheduler {
   readonly #byRid = new Map<string, Sequence>();
   readonly #slots: number[] = [];
   #paused = false;
-  /** Callers that wait for nothing to run; no one is admitted before they had their turn. */
+  /** Weight changes that wait for nothing to run; no one is admitted before they had their turn. */
   readonly #barriers: (() => void)[] = [];
   #counts = { requests: 0, inputTokens: 0, outputTokens: 0, aborted: 0, retracted: 0, steps: 0 };
   /** The version its weights carry; null before the first ones. */
@@ -133,22 +133,26 @@ export class Scheduler {
     this.#paused = false;
   }
 
-  /** Resolves when weights may change (Q5), which the caller does in the same turn; until then nobody new is admitted. */
-  quiesce(signal: AbortSignal): Promise<void> {
-    if (this.#paused || this.#running.length === 0) return Promise.resolve();
+  /**
+   * Changes the weights at the first moment that allows it (Q5): at once while paused or when nothing runs; else when what runs has ended,
+   * and until then nobody new is admitted. @throws the signal's reason; nothing was changed then.
+   */
+  changeWeights(change: () => void, version: string, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      const settle = () => {
-        signal.removeEventListener("abort", onAbort);
-        resolve();
-      };
+      if (signal.aborted) return reject(signal.reason);
       const onAbort = () => {
-        const at = this.#barriers.indexOf(settle);
-        if (at >= 0) this.#barriers.splice(at, 1);
+        this.#barriers.splice(this.#barriers.indexOf(pass), 1);
         reject(signal.reason);
       };
-      if (signal.aborted) return reject(signal.reason);
+      const pass = () => {
+        signal.removeEventListener("abort", onAbort);
+        change();
+        this.version = version;
+        resolve();
+      };
+      if (this.#paused || this.#running.length === 0) return pass();
       signal.addEventListener("abort", onAbort, { once: true });
-      this.#barriers.push(settle);
+      this.#barriers.push(pass);
     });
   }
 
@@ -280,14 +284,5 @@ export class Scheduler {
   /** Frees nothing that is held: there is no cache of prefixes, so an idle engine has nothing left to flush. @throws `engine.refused` 400 while busy, as SGLang. */
   flush(): void {
     if (!this.idle) throw refusal(400, `Flush cache failed. ${this.#running.length} requests run and ${this.#waiting.length} wait; pause with mode "abort" first.`);
-  }
-
-  /** Changes the weights between two steps (Q5). @throws SlimeError `engine.state` when sequences run and the engine is not paused. */
-  changeWeights(change: () => void, version: string | null): void {
-    if (!this.#paused && this.#running.length > 0) {
-      throw new SlimeError("engine.state", "weights change only while paused or when nothing runs", { engine: "embedded", state: "running", wanted: "paused" });
-    }
-    change();
-    if (version !== null) this.version = version;
   }
 }
