@@ -232,6 +232,7 @@ export const flags = [
     help: "built-in reward: exact, math, …; boxed_ before it takes the last \\boxed{}",
   }),
   textOrNone("custom-rm-path", { group: "reward", reader: training, help: ".ts, .js or .py file that scores an answer" }),
+  toggle("group-rm", { group: "reward", reader: training, help: "the reward function scores a whole group at once" }),
   textOrNone("reward-key", { group: "reward", reader: training, help: "which of named rewards trains" }),
   textOrNone("eval-reward-key", { group: "reward", reader: training, help: "default: --reward-key" }),
   number("rm-timeout", {

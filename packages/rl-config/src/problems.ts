@@ -11,6 +11,11 @@ export function withoutSlice(path: string): string {
   return path.replace(/@\[[^\]]*\]$/, "");
 }
 
+/** `FILE:NAME` of a hook without the name. */
+function withoutName(path: string | null): string | null {
+  return path === null ? null : path.replace(/:[A-Za-z_$][\w$]*$/, "");
+}
+
 /** Every contradiction of a configuration, each with its fix; empty: none. `given`: flags set by somebody. */
 export function problems(config: RunConfig, given: ReadonlySet<string>, paths: PathProbe): readonly string[] {
   return [
@@ -127,6 +132,7 @@ function algorithmProblems(config: RunConfig): string[] {
   }
   if (config.rmType === null && config.customRmPath === null)
     out.push("one of --rm-type and --custom-rm-path must say how answers are scored");
+  if (config.groupRm && config.customRmPath === null) out.push("--group-rm needs --custom-rm-path: built-in rewards score one answer at a time");
   if (config.rmType !== null && config.customRmPath !== null) out.push("--rm-type and --custom-rm-path exclude each other");
   return out;
 }
@@ -166,7 +172,7 @@ function pathProblems(config: RunConfig, paths: PathProbe): string[] {
   want("ref-load", config.refLoad, "directory");
   want("load", config.load, "directory");
   want("prompt-data", withoutSlice(config.promptData), "file");
-  want("custom-rm-path", config.customRmPath, "file");
+  want("custom-rm-path", withoutName(config.customRmPath), "file");
   for (const { name, path } of config.evalPromptData) want(`eval-prompt-data ${name}`, withoutSlice(path), "file");
   if (config.rolloutMaxContextLen !== null && config.rolloutMaxResponseLen >= config.rolloutMaxContextLen) {
     out.push(

@@ -9,7 +9,7 @@ export const upstreamOnly: readonly string[] = (
   "custom-model-provider-path custom-pg-loss-reducer-function-path custom-reward-post-process-path custom-rollout-log-function-path " +
   "custom-tis-function-path data-source-path debug-rollout-only debug-train-only disable-compute-advantages-and-returns " +
   "disable-rollout-global-dataset distributed-backend distributed-timeout-minutes dump-details eval-config eval-function-path " +
-  "eval-max-context-len eval-max-prompt-len eval-tool-key freeze-params-name-list get-mismatch-metrics group-rm http-proxy " +
+  "eval-max-context-len eval-max-prompt-len eval-tool-key freeze-params-name-list get-mismatch-metrics http-proxy " +
   "keep-old-actor lambd load-debug-rollout-data log-multi-turn log-passrate log-probs-chunk-size log-probs-max-tokens-per-gpu " +
   "log-reward-category loss-mask-type loss-type mask-offpolicy-in-partial-rollout max-turns megatron-config-path " +
   "model-name multimodal-keys no-save-optim num-critic-only-steps num-data-workers offload offload-rollout offload-train only-train-params-name-list " +

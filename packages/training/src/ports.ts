@@ -9,9 +9,7 @@
  */
 import type { Engine, ExportedWeights, Fence, Op, Prompt, RowAddress, SampleSummary, SamplingParams, TrainerInfo, TrainStepResult } from "@slime/backend";
 import type { Clock, Logger } from "@slime/core";
-
-/** Plain data that survives JSON unchanged. */
-export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+import type { LogFile } from "@slime/data";
 
 // ---------------------------------------------------------------- prompts and the ledger
 
@@ -31,9 +29,9 @@ export interface PromptSource {
   readonly size: number;
   /** The next `count` groups; wraps epochs as often as needed. */
   readonly take: (count: number) => Promise<readonly PromptGroup[]>;
-  /** The cursor, as the manifest keeps it. */
-  readonly state: () => Json;
-  readonly restore: (state: Json) => Promise<void>;
+  /** The cursor, as the manifest keeps it: plain JSON. */
+  readonly state: () => unknown;
+  readonly restore: (state: unknown) => Promise<void>;
 }
 
 /** The exactly-once record of prompt instances. Each call is durable before it resolves. */
@@ -46,10 +44,10 @@ export interface PromptLedger {
   /** Their samples are in the weights now. `step` is the optimizer step after which that is true. */
   readonly consume: (instanceIds: readonly string[], rolloutId: number, step: number) => Promise<void>;
   readonly drop: (instanceIds: readonly string[], rolloutId: number, reason: string) => Promise<void>;
-  /** All of the ledger as the manifest keeps it. */
-  readonly snapshot: () => Json;
+  /** All of the ledger as the manifest keeps it: plain JSON. */
+  readonly snapshot: () => unknown;
   /** Goes back to a snapshot (null: empty), by an appended record that says so; nothing already written is changed. */
-  readonly restore: (snapshot: Json, checkpoint: string | null) => Promise<void>;
+  readonly restore: (snapshot: unknown, checkpoint: string | null) => Promise<void>;
 }
 
 // ---------------------------------------------------------------- rollouts
@@ -156,14 +154,14 @@ export interface TrainRolloutResult {
 export interface TrainerGang {
   readonly worldSize: number;
   readonly dataParallelSize: number;
-  /** (Re)creates the gang if needed and loads `checkpoint` (a `model` directory that `save` wrote), or the initial weights when null. */
+  /** (Re)creates the gang if needed and loads `checkpoint` (a directory that `save` wrote), or the initial weights when null. */
   readonly start: (op: Op, request: { readonly checkpoint: string | null }) => Promise<TrainerInfo>;
   readonly train: (op: Op, request: TrainRollout) => Promise<TrainRolloutResult>;
-  /** Writes weights where engines can take them from. */
+  /** Writes weights where engines can take them from; they stay there until the next export of a higher version. */
   readonly exportWeights: (op: Op, request: { readonly version: number }) => Promise<ExportedWeights>;
   /** Log-probs of tokens 1… of a fixed text under the weights exported last: the canary of a push. */
   readonly probe: (op: Op, request: { readonly tokens: readonly number[]; readonly temperature: number }) => Promise<Float32Array>;
-  /** Ranks write weights, optimizer, random states and the ids of all instances they ever applied into `directory`. */
+  /** Ranks write weights, optimizer, random states and the ids of all instances they ever applied (`applied-NNNNN.jsonl`) into `directory`. */
   readonly save: (op: Op, request: { readonly directory: string; readonly rolloutId: number }) => Promise<{ readonly files: readonly string[] }>;
   /** The gang died or is stuck: ends what is left of it. The next `start` makes a new one. */
   readonly reset: (reason: string) => Promise<void>;
@@ -228,6 +226,10 @@ export interface Span {
   readonly endMs: number;
 }
 
+export interface SpanSink {
+  readonly write: (span: Span) => void;
+}
+
 export interface CheckpointFile {
   readonly path: string;
   readonly bytes: number;
@@ -238,22 +240,21 @@ export interface CheckpointFile {
 export interface StoredCheckpoint {
   /** `step-0000012`. */
   readonly name: string;
-  /** The `model` directory in it. */
-  readonly modelDirectory: string;
+  /** Where the trainer's files and the manifest lie. */
+  readonly directory: string;
   /** The manifest's bytes, checked by its own parser. */
   readonly manifest: string;
 }
 
-/** The run directory's durable files. What resolves is on disk (fsynced); a kill leaves at most a torn last line. */
+/** The run directory's durable files. What resolves is on disk (fsynced). */
 export interface RunStorage {
-  readonly readJournal: () => Promise<Uint8Array>;
-  readonly appendJournal: (bytes: Uint8Array) => Promise<void>;
-  /** Cuts a torn tail. */
-  readonly truncateJournal: (length: number) => Promise<void>;
+  readonly openJournal: () => Promise<LogFile>;
+  /** Puts a journal that cannot be read out of the way; returns where it is now. */
+  readonly setJournalAside: () => Promise<string>;
   /** Complete checkpoints, oldest first. */
   readonly checkpoints: () => Promise<readonly StoredCheckpoint[]>;
   /** An empty directory that becomes the checkpoint `name` at `commit`; leftovers of earlier tries are removed. */
-  readonly stage: (name: string) => Promise<{ readonly modelDirectory: string }>;
+  readonly stage: (name: string) => Promise<{ readonly directory: string }>;
   /** Sizes and digests of what was staged. */
   readonly staged: (name: string) => Promise<readonly CheckpointFile[]>;
   /** Writes the manifest, fsyncs every file and directory, renames: all or nothing. */
@@ -292,6 +293,7 @@ export interface RunPorts {
   readonly canaryTokens: readonly number[] | null;
   readonly storage: RunStorage;
   readonly metrics: MetricSink;
+  readonly spans: SpanSink;
   readonly progress: ProgressSink;
   readonly clock: Clock;
   readonly log: Logger;

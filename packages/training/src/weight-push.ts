@@ -1,0 +1,209 @@
+/**
+ * The weight push as a versioned transaction over every live engine:
+ * export → (fence → pause → flush → receive → verify → continue → canary → open) per engine, engines side by side.
+ * W1 an engine serves only while `open`; W2 it opens only at the version committed last; W3 an engine that fails a step never opens:
+ * it is quarantined and restarted; W4 pushes and catch-ups happen one after the other; W5 the calls an engine gets follow the order
+ * of its states, whatever happens to the others.
+ */
+import type { EnginePushState, ExportedWeights, PauseMode, PushReport, WeightSync } from "@slime/backend";
+import { causeChain, type Clock, deadline, invariant, type Logger, SlimeError } from "@slime/core";
+import type { EngineFleet, EngineHandle, TrainerGang } from "./ports.js";
+
+export interface WeightPushParts {
+  readonly fleet: EngineFleet;
+  readonly trainer: Pick<TrainerGang, "exportWeights" | "probe">;
+  readonly pauseMode: PauseMode;
+  /** Token ids whose log-probs engine and trainer must agree on; null: no canary. */
+  readonly canaryTokens: readonly number[] | null;
+  readonly temperature: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Largest difference of a canary log-prob. Engine and trainer of one arithmetic agree to 1e-6; other precisions are coarser by far. */
+export const canaryToleranceMax = 1e-2;
+
+/** What may follow what (W5). */
+const following: Readonly<Record<EnginePushState, readonly EnginePushState[]>> = {
+  open: ["fenced", "quarantined"],
+  fenced: ["paused", "quarantined"],
+  paused: ["received", "quarantined"],
+  received: ["verified", "quarantined"],
+  verified: ["committed", "quarantined"],
+  committed: ["open", "quarantined"],
+  quarantined: ["fenced"],
+};
+
+interface Standing {
+  readonly state: EnginePushState;
+  readonly version: number;
+}
+
+interface Expected {
+  readonly weights: ExportedWeights;
+  readonly version: number;
+  readonly canary: Float32Array | null;
+}
+
+/** A `WeightSync` with what else the loop asks of it. */
+export interface WeightPush extends WeightSync {
+  /** A router came back and knows nothing: engines that are open here open there again. */
+  readonly reopen: () => Promise<void>;
+  /** An engine is gone; what is known of this url is void. */
+  readonly forget: (url: string) => void;
+  readonly stateOf: (url: string) => EnginePushState | null;
+  readonly version: () => number;
+}
+
+export function weightPush(parts: WeightPushParts): WeightPush {
+  const standings = new Map<string, Standing>();
+  let last: Expected | null = null;
+  let queue: Promise<unknown> = Promise.resolve();
+
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const next = queue.then(work, work);
+    queue = next.catch(() => {});
+    return next;
+  };
+
+  const enter = (url: string, state: EnginePushState, version: number) => {
+    const from = standings.get(url)?.state ?? "quarantined";
+    invariant(following[from].includes(state), `W5: engine ${url} went from ${from} to ${state}`);
+    standings.set(url, { state, version });
+  };
+
+  const exportAt = async (version: number, opId: string, timeoutMs: number): Promise<Expected> => {
+    const weights = await parts.trainer.exportWeights({ opId: `${opId}/export`, timeoutMs }, { version });
+    const canary = parts.canaryTokens === null ? null : await parts.trainer.probe({ opId: `${opId}/probe`, timeoutMs }, { tokens: parts.canaryTokens, temperature: parts.temperature });
+    return { weights, version, canary };
+  };
+
+  const pushOne = async (handle: EngineHandle, expected: Expected): Promise<EngineResult> => {
+    const { url } = handle;
+    try {
+      const transferMs = await transfer(parts, handle, expected, (state) => enter(url, state, expected.version));
+      return { url, state: "open", reason: null, transferMs };
+    } catch (error) {
+      const reason = causeChain(error).join(": ");
+      enter(url, "quarantined", expected.version);
+      parts.log.warn("push.quarantined", { engine: handle.id, url, version: expected.version, reason });
+      parts.fleet.restart(handle.id, reason).catch((failure: unknown) => parts.log.error("engine.restart.failed", { engine: handle.id, reason: causeChain(failure).join(": ") }));
+      return { url, state: "quarantined", reason, transferMs: 0 };
+    }
+  };
+
+  const pushAll = async (handles: readonly EngineHandle[], expected: Expected, exportMs: number, timeoutMs: number): Promise<PushReport> => {
+    const from = parts.clock.nowMs();
+    using limit = deadline(parts.clock, timeoutMs, `push of weight version ${expected.version}`);
+    const engines = await Promise.all(handles.map((handle) => within(limit.signal, pushOne(handle, expected), handle, expected.version)));
+    const transferMs = exportMs + Math.max(0, ...engines.map((engine) => engine.transferMs));
+    const controlMs = Math.max(0, exportMs + parts.clock.nowMs() - from - transferMs);
+    if (engines.every((engine) => engine.state !== "open")) {
+      const names = engines.map((engine) => engine.url);
+      throw new SlimeError("weights.push", `weight version ${expected.version} reached no engine: ${engines.map((engine) => `${engine.url}: ${engine.reason ?? "?"}`).join("; ") || "none lives"}`, { version: expected.version, phase: "transfer", engines: names });
+    }
+    return { version: expected.version, engines: engines.map(({ url, state, reason }) => ({ url, state, reason })), bytes: expected.weights.bytes, transferMs, controlMs };
+  };
+
+  /** One engine that answers nothing must not hold the others' push. */
+  const within = (signal: AbortSignal, work: Promise<EngineResult>, handle: EngineHandle, version: number): Promise<EngineResult> =>
+    new Promise((resolve) => {
+      const onAbort = () => {
+        const reason = causeChain(signal.reason).join(": ");
+        standings.set(handle.url, { state: "quarantined", version });
+        parts.fleet.restart(handle.id, reason).catch(() => {});
+        resolve({ url: handle.url, state: "quarantined", reason, transferMs: 0 });
+      };
+      signal.addEventListener("abort", onAbort, { once: true });
+      void work.then((result) => {
+        signal.removeEventListener("abort", onAbort);
+        resolve(result);
+      });
+    });
+
+  return {
+    push: ({ version, opId, timeoutMs }) =>
+      inTurn(async () => {
+        invariant(version > (last?.version ?? 0), `W2: version ${version} after ${last?.version ?? 0}`);
+        const from = parts.clock.nowMs();
+        const expected = await exportAt(version, opId, timeoutMs);
+        last = expected;
+        return pushAll(parts.fleet.list(), expected, parts.clock.nowMs() - from, timeoutMs);
+      }),
+    catchUp: ({ url, version, timeoutMs }) =>
+      inTurn(async () => {
+        const handle = parts.fleet.list().find((engine) => engine.url === url);
+        if (handle === undefined) throw new SlimeError("engine.unavailable", `engine ${url} is gone`, { engine: url, reason: "gone" });
+        const standing = standings.get(url);
+        const expected = last !== null && last.version >= version ? last : await exportAt(version, `catch-up-${version}`, timeoutMs);
+        last = expected;
+        if (standing?.state === "open" && standing.version === expected.version) {
+          return { version: expected.version, engines: [{ url, state: "open", reason: null }], bytes: 0, transferMs: 0, controlMs: 0 };
+        }
+        return pushAll([handle], expected, 0, timeoutMs);
+      }),
+    reopen: () =>
+      inTurn(async () => {
+        for (const [url, { state, version }] of standings) if (state === "open") await parts.fleet.fence.open(url, version);
+      }),
+    forget: (url) => void standings.delete(url),
+    lastExport: () => last?.weights ?? null,
+    stateOf: (url) => standings.get(url)?.state ?? null,
+    version: () => last?.version ?? 0,
+  };
+}
+
+interface EngineResult {
+  readonly url: string;
+  readonly state: EnginePushState;
+  readonly reason: string | null;
+  readonly transferMs: number;
+}
+
+/** All steps of one engine in their order; returns how long it received. */
+async function transfer(parts: WeightPushParts, { url, engine, id }: EngineHandle, expected: Expected, enter: (state: EnginePushState) => void): Promise<number> {
+  const { version, weights } = expected;
+  await parts.fleet.fence.close(url);
+  enter("fenced");
+  await engine.pause(parts.pauseMode);
+  enter("paused");
+  // Requests that the other modes hold cannot be flushed.
+  if (parts.pauseMode === "abort") await engine.flush();
+  const from = parts.clock.nowMs();
+  const source = weights.kind === "directory" ? { kind: weights.kind, path: weights.path } : { kind: weights.kind, path: weights.path, checksum: weights.checksum, bytes: weights.bytes };
+  const receipt = await engine.updateWeights({ version, source });
+  const transferMs = parts.clock.nowMs() - from;
+  enter("received");
+  if (receipt.version !== String(version)) throw mismatch(id, version, `it says it holds version ${receipt.version}`);
+  if (receipt.checksum !== null && receipt.checksum !== weights.checksum) throw mismatch(id, version, `its checksum is ${receipt.checksum}, the trainer's ${weights.checksum}`);
+  enter("verified");
+  await engine.resume();
+  enter("committed");
+  if (expected.canary !== null && parts.canaryTokens !== null) await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
+  await parts.fleet.fence.open(url, version);
+  enter("open");
+  return transferMs;
+}
+
+/** The engine's own log-probs of a fixed text against the trainer's: equal weights must give equal numbers. */
+async function checkCanary(parts: WeightPushParts, { engine, id }: EngineHandle, tokens: readonly number[], wanted: Float32Array, version: number): Promise<void> {
+  const result = await engine.generate(
+    {
+      rid: `canary-${id}-${version}`,
+      input_ids: tokens,
+      sampling_params: { temperature: parts.temperature, top_p: 1, top_k: -1, max_new_tokens: 1 },
+      return_logprob: true,
+      logprob_start_len: 0,
+    },
+    { timeoutMs: 30_000 },
+  );
+  const got = result.inputLogProbs.filter((value): value is number => value !== null);
+  if (got.length !== wanted.length) throw mismatch(id, version, `the canary has ${got.length} log-probs, the trainer ${wanted.length}`);
+  const worst = got.reduce((most, value, i) => Math.max(most, Math.abs(value - (wanted[i] ?? Number.NaN))), 0);
+  if (!(worst <= canaryToleranceMax)) throw mismatch(id, version, `the canary's log-probs differ from the trainer's by ${worst}`);
+  parts.log.debug("push.canary", { engine: id, version, worst });
+}
+
+function mismatch(engine: string, version: number, reason: string): SlimeError {
+  return new SlimeError("weights.mismatch", `engine ${engine} does not hold weight version ${version}: ${reason}`, { engine, version, reason });
+}
