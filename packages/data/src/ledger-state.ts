@@ -38,10 +38,10 @@ export type LedgerCommand =
   | { readonly kind: "restore"; readonly checkpoint: string | null; readonly snapshot: LedgerSnapshot | null };
 
 /** The whole ledger as plain JSON, for manifests; instances that share a history share a row. */
-export interface LedgerSnapshot {
+export type LedgerSnapshot = {
   readonly version: 1;
   readonly rows: readonly { readonly entry: LedgerEntry; readonly ids: readonly string[] }[];
-}
+};
 
 /** Most instances of one command. */
 export const commandInstancesMax = 1_000_000;

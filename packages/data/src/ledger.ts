@@ -129,6 +129,6 @@ function replay(state: LedgerState, record: LogRecord): void {
 }
 
 function parseSnapshot(value: unknown): LedgerSnapshot {
-  if (typeof value === "object" && value !== null && "version" in value && "rows" in value && Array.isArray(value.rows)) return value as LedgerSnapshot;
+  if (typeof value === "object" && value !== null && "version" in value && "rows" in value && Array.isArray(value.rows)) return value as unknown as LedgerSnapshot;
   throw new SlimeError("checkpoint.invalid", "the manifest's ledger is not a snapshot of one: resume from another checkpoint", { path: "manifest.ledger", reason: "no rows" });
 }

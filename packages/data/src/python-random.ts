@@ -16,7 +16,7 @@ export interface PythonRandom {
   /** Uniform in [0, n), 1 ≤ n < 2³². */
   readonly randbelow: (n: number) => number;
   /** Shuffles in place, like `random.shuffle`. */
-  readonly shuffle: <T>(items: T[]) => void;
+  readonly shuffle: <T>(items: { readonly length: number; [index: number]: T }) => void;
 }
 
 /** What `random.seed(seed)` leaves behind for an integer. */
