@@ -42,6 +42,8 @@ export interface HostToNode {
   readonly "host.alive": { readonly args: HostAlive; readonly result: null };
   readonly "host.failed": { readonly args: HostFailed; readonly result: null };
   readonly "host.exit": { readonly args: HostExit; readonly result: null };
+  /** Ports of this machine that nobody else is given and that are free now; they return with the process's end. */
+  readonly "host.leasePorts": { readonly args: { readonly count: number }; readonly result: readonly number[] };
   /** Sent, not called: what the actor does and waits for, for the stall explainer. */
   readonly "host.phase": { readonly args: HostPhase; readonly result: null };
 }
