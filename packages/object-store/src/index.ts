@@ -1,1 +1,2 @@
-export {};
+export type { StoreUsage } from "./capacity.js";
+export { ObjectStore, type ObjectStoreOptions, type StoredBytes, type StoredValue } from "./object-store.js";
