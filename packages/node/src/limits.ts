@@ -14,8 +14,8 @@ export const nodeLimits = {
   /** How often a quiet host is asked, and the silence after which its connection counts as broken. */
   hostPingMs: 2_000,
   hostSilenceMsMax: 10_000,
-  /** A host without a connection that uses no processor time for this long hangs. */
-  hostIdleMsMax: 6_000,
+  /** A host without a connection that uses no processor time for this long hangs; a stopped one does at once. */
+  hostIdleMsMax: 30_000,
   /** How often a host without a connection is looked at. */
   hostLookMs: 1_000,
   /** A new host's start, to its registration. */

@@ -109,6 +109,7 @@ export type NodeEvent =
   | { readonly kind: "ended"; readonly processId: string; readonly pid: number; readonly death: HowItDied }
   /** A process of the daemon's earlier life, found alive. */
   | { readonly kind: "adopted_actor"; readonly processId: string; readonly pid: number; readonly language: Language; readonly start: StartActor }
+  | { readonly kind: "adopted_host"; readonly processId: string; readonly language: Language }
   | { readonly kind: "adopted_job"; readonly processId: string; readonly pid: number; readonly logPath: string; readonly start: StartJob }
   | { readonly kind: "adopted_bundles"; readonly bundles: Bundles }
   | { readonly kind: "timer"; readonly timer: TimerKey }

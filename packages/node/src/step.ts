@@ -1,6 +1,6 @@
 import { unreachable } from "@slime/core";
 import { commitBundles, lapseBundles, prepareBundles, releaseBundles, type BundleStep } from "./bundles.js";
-import { actorIn, draftOf, fillPool, sharesOutside, stateOf, type Draft, type StepContext } from "./draft.js";
+import { actorIn, draftOf, fillPool, setLife, sharesOutside, stateOf, type Draft, type StepContext } from "./draft.js";
 import { nodeLimits } from "./limits.js";
 import type { NodeEffect, NodeEvent, NodeState, TimerKey } from "./node-state.js";
 import { actorReport, actorUp, bundlesUp } from "./reports.js";
@@ -66,8 +66,9 @@ function apply(draft: Draft, event: NodeEvent): void {
       return ended(draft, event.processId, event.pid, event.death, event.death.message);
     case "adopted_actor":
       draft.hosts.set(event.processId, { kind: "assigned", language: event.language, pid: event.pid, actorId: event.start.spec?.actorId ?? "" });
-      draft.actors.set(event.start.spec?.actorId ?? "", { life: { start: event.start, processId: event.processId, phase: "starting", pid: event.pid, socket: "", wanted: null, creationFailure: null }, next: null });
-      return;
+      return setLife(draft, event.start.spec?.actorId ?? "", { start: event.start, processId: event.processId, phase: "starting", pid: event.pid, socket: "", wanted: null, creationFailure: null });
+    case "adopted_host":
+      return void draft.hosts.set(event.processId, { kind: "starting", language: event.language, actorId: null });
     case "adopted_job":
       return void draft.jobs.set(event.start.spec?.jobId ?? "", { start: event.start, processId: event.processId, pid: event.pid, logPath: event.logPath, stopping: false });
     case "adopted_bundles":
