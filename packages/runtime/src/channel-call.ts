@@ -1,0 +1,90 @@
+import { SlimeError, type Clock, type Logger, type Random, type Timer } from "@slime/core";
+import type { CallOptions, Peer } from "@slime/rpc";
+import type { ActorView } from "./actor-view.js";
+
+/** One call on its way. `ok` and `fail` are called once, together (C2). */
+export interface ChannelCall {
+  /** With its group: "train@gpu". */
+  readonly method: string;
+  readonly args: readonly unknown[];
+  readonly timeoutMs: number | null;
+  readonly signal: AbortSignal | undefined;
+  readonly retries: number;
+  readonly key: string | undefined;
+  readonly traceId: string | undefined;
+  /** Goes ahead of what waits, here and in the actor. */
+  readonly urgent: boolean;
+  readonly wantsReply: boolean;
+  readonly ok: (value: unknown) => void;
+  readonly fail: (error: unknown) => void;
+}
+
+/** Arguments ready to leave. */
+export interface PreparedArgs {
+  readonly args: readonly unknown[];
+  /** Gives back what was put in the store for this call. */
+  readonly release: (() => void) | null;
+}
+
+export interface ChannelParts {
+  /** Connects to one life; rejects when another answers there. */
+  readonly dial: (socket: string, actorId: string, incarnation: number) => Promise<Peer>;
+  /** Resolves references and stores large values. Called once per call, in order. */
+  readonly prepare: (args: readonly unknown[]) => PreparedArgs | Promise<PreparedArgs>;
+  /** A copy for a call that cannot leave at once. */
+  readonly keep: (args: readonly unknown[]) => readonly unknown[];
+  /** Follows the actor at the head; called at most once. */
+  readonly follow: (onView: (view: ActorView) => void) => void;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly pendingCallsMax: number;
+}
+
+export interface ActorChannel {
+  /** Never throws; a refusal reaches `fail`. */
+  readonly submit: (call: ChannelCall) => void;
+  readonly view: () => ActorView;
+  readonly heard: (view: ActorView) => void;
+  readonly onView: (listener: (view: ActorView) => void) => () => void;
+  /** Begins to follow the actor at the head, if that has not begun. */
+  readonly follow: () => void;
+  readonly pending: () => number;
+  readonly close: () => Promise<void>;
+}
+
+/** A call within its channel, until it is settled. */
+export interface Entry {
+  call: ChannelCall;
+  readonly sequence: number;
+  readonly deadlineAt: number | null;
+  retriesLeft: number;
+  prepared: PreparedArgs | "preparing" | null;
+  timer: Timer | null;
+  unlisten: (() => void) | null;
+  done: boolean;
+  /** Counts sendings: an answer to an older one is ignored. */
+  sending: number;
+}
+
+/** What the wire is told with a call; `nowMs` by the channel's clock. */
+export function wireOptions({ call, deadlineAt }: Entry, nowMs: number): CallOptions {
+  return {
+    timeoutMs: deadlineAt === null ? null : Math.max(1, deadlineAt - nowMs),
+    urgent: call.urgent,
+    ...(call.signal === undefined ? undefined : { signal: call.signal }),
+    ...(call.key === undefined ? undefined : { idempotencyKey: call.key }),
+    ...(call.traceId === undefined ? undefined : { traceId: call.traceId }),
+  };
+}
+
+/** Urgent calls first, then in the order they were made (C1). */
+export function inOrder(a: Entry, b: Entry): number {
+  return Number(b.call.urgent) - Number(a.call.urgent) || a.sequence - b.sequence;
+}
+
+/** A cancelled call fails with `call.cancelled`, unless whoever cancelled gave a failure of its own. */
+export function cancelled(what: string, reason: unknown): unknown {
+  if (SlimeError.isAny(reason)) return reason;
+  return new SlimeError("call.cancelled", `${what} was cancelled by its caller`, { what }, { cause: reason });
+}

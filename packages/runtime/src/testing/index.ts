@@ -1,0 +1,1 @@
+export { memoryCluster, type MemoryCluster, type MemoryClusterOptions } from "./memory-cluster.js";
