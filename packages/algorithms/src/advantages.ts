@@ -8,6 +8,7 @@ import { invariant, unreachable } from "@slime/core";
 import { at, type Floats, offsetsOf, sameLength } from "./floats.js";
 import type { AdvantageEstimator } from "./group-normalise.js";
 
+/** What advantages are made of: one reward per row, columns over the rows' response tokens. */
 export interface AdvantageInput {
   /** After `normaliseRewards`. */
   readonly rewards_D: Floats;
@@ -19,6 +20,7 @@ export interface AdvantageInput {
   readonly values_T?: Floats | undefined;
 }
 
+/** Which estimator, and its constants under upstream's names. */
 export interface AdvantageOptions {
   readonly estimator: AdvantageEstimator;
   /** β: how much of the KL each token's reward loses. */
@@ -27,11 +29,13 @@ export interface AdvantageOptions {
   readonly lambd: number;
 }
 
+/** One advantage and one return (the critic's target) per response token. */
 export interface Advantages {
   readonly advantages_T: Float64Array;
   readonly returns_T: Float64Array;
 }
 
+/** The estimator's advantage for every response token, without whitening. @throws InvariantError when "ppo" comes without values. */
 export function tokenAdvantages(input: AdvantageInput, options: AdvantageOptions): Advantages {
   const { rewards_D, lengths_D, mask_T, kl_T, values_T } = input;
   const offsets = offsetsOf(lengths_D);
@@ -42,8 +46,15 @@ export function tokenAdvantages(input: AdvantageInput, options: AdvantageOptions
   const returns_T = new Float64Array(tokens);
   for (let d = 0; d < lengths_D.length; d++) {
     const [from, to] = [at(offsets, d), at(offsets, d + 1)];
-    const penalty = Float64Array.from({ length: to - from }, (_, t) => (kl_T === undefined || options.klCoef === 0 ? 0 : options.klCoef * at(kl_T, from + t)));
-    const row: Row = { reward: at(rewards_D, d), penalty_T: penalty, mask_T: slice(mask_T, from, to), values_T: values_T === undefined ? undefined : slice(values_T, from, to) };
+    const penalty = Float64Array.from({ length: to - from }, (_, t) =>
+      kl_T === undefined || options.klCoef === 0 ? 0 : options.klCoef * at(kl_T, from + t),
+    );
+    const row: Row = {
+      reward: at(rewards_D, d),
+      penalty_T: penalty,
+      mask_T: slice(mask_T, from, to),
+      values_T: values_T === undefined ? undefined : slice(values_T, from, to),
+    };
     const { advantages_T: a, returns_T: r } = rowAdvantages(row, options);
     advantages_T.set(a, from);
     returns_T.set(r, from);
@@ -69,7 +80,12 @@ function rowAdvantages(row: Row, options: AdvantageOptions): Advantages {
     case "reinforce_plus_plus": {
       const last = row.mask_T.findLastIndex((m) => m !== 0);
       if (last < 0) return both(new Float64Array(row.mask_T.length));
-      return both(discountedReturns(row.penalty_T.map((penalty, t) => (t === last ? row.reward : 0) - penalty * at(row.mask_T, t)), options.gamma));
+      return both(
+        discountedReturns(
+          row.penalty_T.map((penalty, t) => (t === last ? row.reward : 0) - penalty * at(row.mask_T, t)),
+          options.gamma,
+        ),
+      );
     }
     case "ppo": {
       invariant(row.values_T !== undefined, "the estimator ppo needs the critic's values");
@@ -116,7 +132,12 @@ export function discountedReturns(rewards_T: Floats, gamma: number): Float64Arra
 }
 
 /** On-policy distillation: A − coef · (ℓ_student − ℓ_teacher), the reverse KL at the sampled tokens. */
-export function distillAdvantages(advantages_T: Floats, studentLogProbs_T: Floats, teacherLogProbs_T: Floats, opdKlCoef: number): Float64Array {
+export function distillAdvantages(
+  advantages_T: Floats,
+  studentLogProbs_T: Floats,
+  teacherLogProbs_T: Floats,
+  opdKlCoef: number,
+): Float64Array {
   sameLength(advantages_T.length, { studentLogProbs_T, teacherLogProbs_T });
   return Float64Array.from(advantages_T, (a, t) => a - opdKlCoef * (at(studentLogProbs_T, t) - at(teacherLogProbs_T, t)));
 }

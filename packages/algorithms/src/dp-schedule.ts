@@ -16,6 +16,7 @@ export type Packing =
   /** `balanceByFlops`: bins of equal estimated work instead of first fit; they may exceed the cap. */
   | { readonly kind: "dynamic"; readonly tokensPerGpuMax: number; readonly balanceByFlops: boolean };
 
+/** How many ranks share the work, and by what rule. */
 export interface ScheduleOptions {
   /** Rollouts (distinct rollout ids) per optimizer step. */
   readonly globalBatchSize: number;
@@ -31,6 +32,7 @@ export interface ScheduleOptions {
   readonly sampleFlops: (tokens: number) => number;
 }
 
+/** One optimizer step. */
 export interface ScheduledStep {
   /** Rollouts of this step: the loss's denominator. */
   readonly rollouts: number;
@@ -38,6 +40,7 @@ export interface ScheduledStep {
   readonly ranks: readonly (readonly (readonly number[])[])[];
 }
 
+/** All steps of one rollout. */
 export interface DpSchedule {
   readonly steps: readonly ScheduledStep[];
   /** Positions of samples that fill no step. */
@@ -48,7 +51,10 @@ export interface DpSchedule {
  * @param samples tokens (prompt and response, ≥ 1) and rollout id of each sample, by position.
  * @throws SlimeError `config.invalid` that names the numbers when no step can be filled or micro-batches cannot be spread evenly.
  */
-export function scheduleSteps(samples: readonly { readonly tokens: number; readonly rolloutId: number }[], options: ScheduleOptions): DpSchedule {
+export function scheduleSteps(
+  samples: readonly { readonly tokens: number; readonly rolloutId: number }[],
+  options: ScheduleOptions,
+): DpSchedule {
   const rollouts = new Map<number, number[]>();
   samples.forEach(({ rolloutId }, position) => {
     const members = rollouts.get(rolloutId);
@@ -57,12 +63,18 @@ export function scheduleSteps(samples: readonly { readonly tokens: number; reado
   });
   const { globalBatchSize } = options;
   const stepCount = Math.floor(rollouts.size / globalBatchSize);
-  if (stepCount < 1) refuse(`num_rollouts (${rollouts.size}) < global_batch_size (${globalBatchSize}): lower --global-batch-size or raise --rollout-batch-size`);
+  if (stepCount < 1)
+    refuse(
+      `num_rollouts (${rollouts.size}) < global_batch_size (${globalBatchSize}): lower --global-batch-size or raise --rollout-batch-size`,
+    );
   const members = [...rollouts.values()];
   const steps = Array.from({ length: stepCount }, (_, s): ScheduledStep => {
     const positions = members.slice(s * globalBatchSize, (s + 1) * globalBatchSize).flat();
     const tokens = positions.map((position) => samples[position]?.tokens ?? 0);
-    invariant(tokens.every((count) => count >= 1), "every sample has at least one token");
+    invariant(
+      tokens.every((count) => count >= 1),
+      "every sample has at least one token",
+    );
     const ranks = scheduleStep(tokens, s, options);
     return { rollouts: globalBatchSize, ranks: ranks.map((rank) => rank.map((microBatch) => microBatch.map((i) => at(positions, i)))) };
   });
@@ -71,24 +83,41 @@ export function scheduleSteps(samples: readonly { readonly tokens: number; reado
 
 function scheduleStep(tokens: readonly number[], step: number, options: ScheduleOptions): number[][][] {
   const { dataParallelSize: dp, packing } = options;
-  if (tokens.length < dp) refuse(`step ${step}: ${tokens.length} samples < dp_size ${dp}: every rank needs a sample, so raise --global-batch-size or use fewer data-parallel ranks`);
+  if (tokens.length < dp)
+    refuse(
+      `step ${step}: ${tokens.length} samples < dp_size ${dp}: every rank needs a sample, so raise --global-batch-size or use fewer data-parallel ranks`,
+    );
   const group = options.virtualPipelineSize > 1 ? options.microBatchGroupSize : 1;
   const multiple = dp * group;
   let bins = pack(tokens, options);
   const wanted = Math.ceil(bins.length / multiple) * multiple;
   if (bins.length < wanted) {
     if (packing.kind === "static")
-      refuse(`static micro-batches: ${bins.length} of ${packing.microBatchSize} samples are not a multiple of dp_size * mb_group (${multiple}); step ${step} has ${tokens.length} samples: choose --micro-batch-size so that samples per step divide evenly, or --use-dynamic-batch-size`);
+      refuse(
+        `static micro-batches: ${bins.length} of ${packing.microBatchSize} samples are not a multiple of dp_size * mb_group (${multiple}); step ${step} has ${tokens.length} samples: choose --micro-batch-size so that samples per step divide evenly, or --use-dynamic-batch-size`,
+      );
     bins = splitBins(bins, wanted, tokens);
-    if (bins.length < wanted) refuse(`dynamic micro-batches: only ${bins.length} of ${wanted} after every split; step ${step} has ${tokens.length} samples, fewer than dp_size * mb_group (${multiple}) needs: raise --global-batch-size`);
+    if (bins.length < wanted)
+      refuse(
+        `dynamic micro-batches: only ${bins.length} of ${wanted} after every split; step ${step} has ${tokens.length} samples, fewer than dp_size * mb_group (${multiple}) needs: raise --global-batch-size`,
+      );
   }
-  const work = options.balanceData || (packing.kind === "dynamic" && packing.balanceByFlops) ? bins.map((bin) => bin.reduce((sum, i) => sum + options.sampleFlops(at(tokens, i)), 0)) : null;
-  const order = work === null ? Array.from({ length: dp }, (_, r) => bins.map((_, b) => b).filter((b) => b % dp === r)) : balancedPartitions(work, dp, { equalSize: true });
+  const work =
+    options.balanceData || (packing.kind === "dynamic" && packing.balanceByFlops)
+      ? bins.map((bin) => bin.reduce((sum, i) => sum + options.sampleFlops(at(tokens, i)), 0))
+      : null;
+  const order =
+    work === null
+      ? Array.from({ length: dp }, (_, r) => bins.map((_, b) => b).filter((b) => b % dp === r))
+      : balancedPartitions(work, dp, { equalSize: true });
   return order.map((rank) => rank.map((b) => bins[b] ?? []));
 }
 
 function pack(tokens: readonly number[], { packing, contextParallelSize, sampleFlops }: ScheduleOptions): number[][] {
-  if (packing.kind === "static") return Array.from({ length: Math.ceil(tokens.length / packing.microBatchSize) }, (_, b) => tokens.map((_, i) => i).slice(b * packing.microBatchSize, (b + 1) * packing.microBatchSize));
+  if (packing.kind === "static")
+    return Array.from({ length: Math.ceil(tokens.length / packing.microBatchSize) }, (_, b) =>
+      tokens.map((_, i) => i).slice(b * packing.microBatchSize, (b + 1) * packing.microBatchSize),
+    );
   const cap = packing.tokensPerGpuMax * contextParallelSize;
   if (!packing.balanceByFlops) return firstFit(tokens, cap);
   const count = Math.ceil(tokens.reduce((sum, n) => sum + n, 0) / cap);
@@ -101,7 +130,10 @@ function refuse(issue: string): never {
 }
 
 /** The same schedule as upstream's workers take it: per rank one list of sample positions, and micro-batches as ranges into it. */
-export function perRankLayout(schedule: DpSchedule, dataParallelSize: number): {
+export function perRankLayout(
+  schedule: DpSchedule,
+  dataParallelSize: number,
+): {
   readonly partitions: readonly (readonly number[])[];
   readonly microBatchIndices: readonly (readonly (readonly number[])[])[];
   readonly numMicrobatches: readonly number[];

@@ -9,6 +9,7 @@ export interface LatentAttention {
   readonly vHeadDim: number;
 }
 
+/** Expert layers and how they alternate with dense ones. */
 export interface MixtureOfExperts {
   readonly ffnHiddenSize: number;
   readonly topK: number;
@@ -18,6 +19,7 @@ export interface MixtureOfExperts {
   readonly layerFreq: number | readonly number[];
 }
 
+/** The sizes of a decoder that its FLOPs depend on. */
 export interface ModelShape {
   readonly hiddenSize: number;
   readonly heads: number;

@@ -19,7 +19,9 @@ interface Input {
   readonly cp_size: number;
   readonly vpp_size: number;
   readonly microbatch_group_size: number;
-  readonly packing: { readonly kind: "static"; readonly micro_batch_size: number } | { readonly kind: "dynamic"; readonly tokens_per_gpu_max: number; readonly balance_by_flops: boolean };
+  readonly packing:
+    | { readonly kind: "static"; readonly micro_batch_size: number }
+    | { readonly kind: "dynamic"; readonly tokens_per_gpu_max: number; readonly balance_by_flops: boolean };
   readonly balance_data: boolean;
   readonly rewards: number[];
   readonly group_indices: number[];
@@ -71,8 +73,19 @@ interface Shape {
   readonly ffn_hidden_size: number;
   readonly layers: number;
   readonly vocabulary_size: number;
-  readonly latent_attention?: { readonly q_lora_rank: number; readonly kv_lora_rank: number; readonly qk_head_dim: number; readonly qk_pos_emb_head_dim: number; readonly v_head_dim: number };
-  readonly experts?: { readonly ffn_hidden_size: number; readonly top_k: number; readonly shared_ffn_hidden_size: number; readonly layer_freq: number | number[] };
+  readonly latent_attention?: {
+    readonly q_lora_rank: number;
+    readonly kv_lora_rank: number;
+    readonly qk_head_dim: number;
+    readonly qk_pos_emb_head_dim: number;
+    readonly v_head_dim: number;
+  };
+  readonly experts?: {
+    readonly ffn_hidden_size: number;
+    readonly top_k: number;
+    readonly shared_ffn_hidden_size: number;
+    readonly layer_freq: number | number[];
+  };
 }
 
 interface Case {
@@ -83,7 +96,10 @@ interface Case {
   readonly tolerance: number;
 }
 
-const golden = JSON.parse(readFileSync(new URL("../../../test/golden/algorithms.json", import.meta.url), "utf8")) as { version: number; cases: Case[] };
+const golden = JSON.parse(readFileSync(new URL("../../../test/golden/algorithms.json", import.meta.url), "utf8")) as {
+  version: number;
+  cases: Case[];
+};
 
 /** The file's function names → this package. Each returns plain JSON. */
 const adapters: Record<string, (i: Input) => unknown> = {
@@ -110,12 +126,24 @@ const adapters: Record<string, (i: Input) => unknown> = {
       },
     );
     const layout = algorithms.perRankLayout(schedule, i.dp_size);
-    return { partitions: layout.partitions, micro_batch_indices: layout.microBatchIndices, num_microbatches: layout.numMicrobatches, global_batch_sizes: layout.globalBatchSizes };
+    return {
+      partitions: layout.partitions,
+      micro_batch_indices: layout.microBatchIndices,
+      num_microbatches: layout.numMicrobatches,
+      global_batch_sizes: layout.globalBatchSizes,
+    };
   },
   group_normalise: (i) => algorithms.groupNormalise(i.rewards, i.group_indices, { divideBySpread: i.divide_by_spread }),
   pass_rates: (i) => algorithms.passRates(i.rewards, i.group_size),
   summarise: (i) => algorithms.summarise(i.values),
-  rollout_mask_sums: (i) => algorithms.rolloutMaskSums(i.rollout_ids, algorithms.maskSums(i.masks.flat(), i.masks.map((m) => m.length))),
+  rollout_mask_sums: (i) =>
+    algorithms.rolloutMaskSums(
+      i.rollout_ids,
+      algorithms.maskSums(
+        i.masks.flat(),
+        i.masks.map((m) => m.length),
+      ),
+    ),
   kl: (i) => algorithms.klTokens(i.kind, i.log_probs, i.base_log_probs, i.old_log_probs).kl_T,
   policy_loss(i) {
     const result = algorithms.policyLoss(
@@ -128,20 +156,35 @@ const adapters: Record<string, (i: Input) => unknown> = {
   gae(i) {
     const { advantages_T, returns_T } = algorithms.generalisedAdvantages(i.rewards, i.values, i.gamma, i.lambd);
     const input = { rewards_D: [i.rewards.at(-1) ?? 0], lengths_D: [i.values.length], mask_T: i.values.map(() => 1), values_T: i.values };
-    expect(algorithms.tokenAdvantages(input, { estimator: "ppo", klCoef: 0, gamma: i.gamma, lambd: i.lambd }).advantages_T).toEqual(advantages_T);
+    expect(algorithms.tokenAdvantages(input, { estimator: "ppo", klCoef: 0, gamma: i.gamma, lambd: i.lambd }).advantages_T).toEqual(
+      advantages_T,
+    );
     return { advantages: advantages_T, returns: returns_T };
   },
   discounted_returns: (i) => algorithms.discountedReturns(i.rewards, i.gamma),
   token_advantages: (i) =>
-    algorithms.tokenAdvantages({ rewards_D: i.rewards, lengths_D: i.lengths, mask_T: i.mask, kl_T: i.kl }, { estimator: i.estimator, klCoef: i.kl_coef, gamma: i.gamma, lambd: i.lambd }).advantages_T,
+    algorithms.tokenAdvantages(
+      { rewards_D: i.rewards, lengths_D: i.lengths, mask_T: i.mask, kl_T: i.kl },
+      { estimator: i.estimator, klCoef: i.kl_coef, gamma: i.gamma, lambd: i.lambd },
+    ).advantages_T,
   whiten: (i) => algorithms.whiten(i.values, algorithms.maskedMoments(i.values, i.mask), { shiftMean: i.shift_mean, step: 0 }),
   tis(i) {
-    const { factors_T, raw_T, abs_T } = algorithms.tisWeights(i.train_log_probs, i.rollout_log_probs, { tisClip: i.clip, tisClipLow: i.clip_low, mode: i.mode });
+    const { factors_T, raw_T, abs_T } = algorithms.tisWeights(i.train_log_probs, i.rollout_log_probs, {
+      tisClip: i.clip,
+      tisClipLow: i.clip_low,
+      mode: i.mode,
+    });
     return { factors: factors_T, raw: raw_T, abs: abs_T };
   },
   distill_advantages: (i) => algorithms.distillAdvantages(i.advantages, i.student_log_probs, i.teacher_log_probs, i.coef),
   value_loss(i) {
-    const { loss_T, clipped_T } = algorithms.valueLoss(i.values, i.old_values, i.returns, i.value_clip, i.values.map(() => 1));
+    const { loss_T, clipped_T } = algorithms.valueLoss(
+      i.values,
+      i.old_values,
+      i.returns,
+      i.value_clip,
+      i.values.map(() => 1),
+    );
     return { loss: loss_T, clipped: clipped_T };
   },
   reduce(i) {
@@ -154,7 +197,13 @@ const adapters: Record<string, (i: Input) => unknown> = {
     return algorithms.reduceTokens(weights[i.mode]?.() ?? [], i.x);
   },
   token_log_probs(i) {
-    const input = { logits: i.logits.flat(), vocabulary: i.logits[0]?.length ?? 0, targets_T: i.targets, temperature: i.temperature, keep_T: i.keep?.map((ids) => new Set(ids)) };
+    const input = {
+      logits: i.logits.flat(),
+      vocabulary: i.logits[0]?.length ?? 0,
+      targets_T: i.targets,
+      temperature: i.temperature,
+      keep_T: i.keep?.map((ids) => new Set(ids)),
+    };
     const { logProbs_T, entropy_T } = algorithms.tokenLogProbs(input);
     return { log_probs: logProbs_T, entropy: entropy_T };
   },
@@ -171,20 +220,34 @@ function shapeOf(s: Shape): algorithms.ModelShape {
     ffnHiddenSize: s.ffn_hidden_size,
     layers: s.layers,
     vocabularySize: s.vocabulary_size,
-    latentAttention: mla && { qLoraRank: mla.q_lora_rank, kvLoraRank: mla.kv_lora_rank, qkHeadDim: mla.qk_head_dim, qkPosEmbHeadDim: mla.qk_pos_emb_head_dim, vHeadDim: mla.v_head_dim },
-    experts: moe && { ffnHiddenSize: moe.ffn_hidden_size, topK: moe.top_k, sharedFfnHiddenSize: moe.shared_ffn_hidden_size, layerFreq: moe.layer_freq },
+    latentAttention: mla && {
+      qLoraRank: mla.q_lora_rank,
+      kvLoraRank: mla.kv_lora_rank,
+      qkHeadDim: mla.qk_head_dim,
+      qkPosEmbHeadDim: mla.qk_pos_emb_head_dim,
+      vHeadDim: mla.v_head_dim,
+    },
+    experts: moe && {
+      ffnHiddenSize: moe.ffn_hidden_size,
+      topK: moe.top_k,
+      sharedFfnHiddenSize: moe.shared_ffn_hidden_size,
+      layerFreq: moe.layer_freq,
+    },
   };
 }
 
 function expectClose(got: unknown, wanted: unknown, tolerance: number, where: string): void {
   if (typeof wanted === "number") {
     expect(typeof got, where).toBe("number");
-    expect(Math.abs((got as number) - wanted), `${where}: got ${String(got)}, expected ${wanted}`).toBeLessThanOrEqual(tolerance * Math.max(1, Math.abs(wanted)));
+    expect(Math.abs((got as number) - wanted), `${where}: got ${String(got)}, expected ${wanted}`).toBeLessThanOrEqual(
+      tolerance * Math.max(1, Math.abs(wanted)),
+    );
   } else if (Array.isArray(wanted)) {
     expect((got as ArrayLike<unknown>).length, where).toBe(wanted.length);
-    wanted.forEach((value, i) => expectClose((got as ArrayLike<unknown>)[i], value, tolerance, `${where}[${i}]`));
+    for (const [i, value] of wanted.entries()) expectClose((got as ArrayLike<unknown>)[i], value, tolerance, `${where}[${i}]`);
   } else {
-    for (const [key, value] of Object.entries(wanted as object)) expectClose((got as Record<string, unknown>)[key], value, tolerance, `${where}.${key}`);
+    for (const [key, value] of Object.entries(wanted as object))
+      expectClose((got as Record<string, unknown>)[key], value, tolerance, `${where}.${key}`);
   }
 }
 

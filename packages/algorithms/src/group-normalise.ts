@@ -10,6 +10,7 @@ import { at, type Floats, sameLength } from "./floats.js";
 /** Added to the spread before dividing. */
 export const groupSpreadEps = 1e-6;
 
+/** Off is upstream's `--disable-grpo-std-normalization`. */
 export interface GroupNormaliseOptions {
   /** Divide by the group's unbiased standard deviation + 1e-6. */
   readonly divideBySpread: boolean;
@@ -36,6 +37,7 @@ export function groupNormalise(rewards_N: Floats, groupIndices_N: Floats, option
   return out_N;
 }
 
+/** Upstream's `--advantage-estimator`. */
 export type AdvantageEstimator = "grpo" | "gspo" | "cispo" | "reinforce_plus_plus" | "reinforce_plus_plus_baseline" | "ppo";
 
 /** What an estimator does with raw rewards before tokens come in: upstream's `--disable-rewards-normalization` and its kin. */
@@ -51,7 +53,9 @@ export function normaliseRewards(
     case "cispo":
     case "reinforce_plus_plus_baseline":
       if (!options.rewardsNormalization) return Float64Array.from(rewards_N);
-      return groupNormalise(rewards_N, groupIndices_N, { divideBySpread: options.grpoStdNormalization && estimator !== "reinforce_plus_plus_baseline" });
+      return groupNormalise(rewards_N, groupIndices_N, {
+        divideBySpread: options.grpoStdNormalization && estimator !== "reinforce_plus_plus_baseline",
+      });
     case "reinforce_plus_plus":
     case "ppo":
       return Float64Array.from(rewards_N);

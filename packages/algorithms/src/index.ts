@@ -1,16 +1,45 @@
-export { discountedReturns, distillAdvantages, generalisedAdvantages, tokenAdvantages, type AdvantageInput, type AdvantageOptions, type Advantages } from "./advantages.js";
-export { perRankLayout, scheduleSteps, type DpSchedule, type Packing, type ScheduledStep, type ScheduleOptions } from "./dp-schedule.js";
+export {
+  type AdvantageInput,
+  type AdvantageOptions,
+  type Advantages,
+  discountedReturns,
+  distillAdvantages,
+  generalisedAdvantages,
+  tokenAdvantages,
+} from "./advantages.js";
+export { type DpSchedule, type Packing, perRankLayout, type ScheduledStep, type ScheduleOptions, scheduleSteps } from "./dp-schedule.js";
+export type { Floats } from "./floats.js";
 export { forwardFlops, type LatentAttention, type MixtureOfExperts, type ModelShape } from "./flops.js";
-export { type Floats } from "./floats.js";
-export { groupNormalise, groupSpreadEps, normaliseRewards, type AdvantageEstimator, type GroupNormaliseOptions } from "./group-normalise.js";
+export {
+  type AdvantageEstimator,
+  type GroupNormaliseOptions,
+  groupNormalise,
+  groupSpreadEps,
+  normaliseRewards,
+} from "./group-normalise.js";
 export { balancedPartitions } from "./karmarkar-karp.js";
-export { klKinds, klTokens, lowVarKlMax, type KlKind, type KlTokens } from "./kl.js";
-export { logitsGradient, tokenLogProbs, type LogitsInput, type TokenLogProbs } from "./logits.js";
-export { objective, type Objective, type ObjectiveInput, type ObjectiveOptions } from "./objective.js";
+export { type KlKind, type KlTokens, klKinds, klTokens, lowVarKlMax } from "./kl.js";
+export { type LogitsInput, logitsGradient, type TokenLogProbs, tokenLogProbs } from "./logits.js";
+export { type Objective, type ObjectiveInput, type ObjectiveOptions, objective } from "./objective.js";
 export { firstFit, splitBins } from "./packing.js";
-export { policyLoss, type ClipOptions, type PolicyLoss, type PolicyLossInput, type PolicyLossKind, type PolicyLossOptions } from "./policy-loss.js";
-export { maskSums, reduceTokens, rolloutMaskSums, rolloutMeanWeights, tokenMeanWeights, tokenNormaliser, type ReducerInput } from "./reducers.js";
-export { passAtK, passRates, summarise, type Summary } from "./statistics.js";
-export { tisWeights, type TisOptions, type TisWeights } from "./tis.js";
-export { valueLoss, type ValueLoss } from "./value-loss.js";
-export { addMoments, maskedMoments, whiten, type Moments } from "./whiten.js";
+export {
+  type ClipOptions,
+  type PolicyLoss,
+  type PolicyLossInput,
+  type PolicyLossKind,
+  type PolicyLossOptions,
+  policyLoss,
+} from "./policy-loss.js";
+export {
+  maskSums,
+  type ReducerInput,
+  reduceTokens,
+  rolloutMaskSums,
+  rolloutMeanWeights,
+  tokenMeanWeights,
+  tokenNormaliser,
+} from "./reducers.js";
+export { passAtK, passRates, type Summary, summarise } from "./statistics.js";
+export { type TisOptions, type TisWeights, tisWeights } from "./tis.js";
+export { type ValueLoss, valueLoss } from "./value-loss.js";
+export { addMoments, type Moments, maskedMoments, whiten } from "./whiten.js";

@@ -100,7 +100,10 @@ function pop(heap: Parts[]): Parts | undefined {
 
 function checked(parts: Parts, count: number): number[][] {
   const result = parts.map((part) => [...part.items].sort((a, b) => a - b));
-  invariant(result.every((part) => part.length > 0), "Q2: a part is empty; are there weights of 0?");
+  invariant(
+    result.every((part) => part.length > 0),
+    "Q2: a part is empty; are there weights of 0?",
+  );
   invariant(result.reduce((sum, part) => sum + part.length, 0) === count, "Q1: each item in one part");
   return result;
 }

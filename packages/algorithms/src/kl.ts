@@ -10,6 +10,7 @@ import { at, type Floats, sameLength } from "./floats.js";
 /** `k1` x; `k2` x²/2; `k3` e⁻ˣ − 1 + x; `low_var_kl` k3 clamped to ±10. */
 export type KlKind = "k1" | "k2" | "k3" | "low_var_kl";
 
+/** All of them, for flags and tests. */
 export const klKinds: readonly KlKind[] = ["k1", "k2", "k3", "low_var_kl"];
 
 /** Bound of `low_var_kl`, in nats. */

@@ -6,6 +6,7 @@
 import { invariant } from "@slime/core";
 import { at, type Floats, sameLength } from "./floats.js";
 
+/** Logits of some tokens and the tokens that were sampled from them. */
 export interface LogitsInput {
   /** Row-major, one row of `vocabulary` logits per token. */
   readonly logits: Floats;
@@ -20,11 +21,13 @@ export interface LogitsInput {
   readonly keep_T?: readonly (ReadonlySet<number> | null)[] | undefined;
 }
 
+/** Per token: log-probability of the target, entropy of the distribution, in nats. */
 export interface TokenLogProbs {
   readonly logProbs_T: Float64Array;
   readonly entropy_T: Float64Array;
 }
 
+/** Log-probs and entropies; computed in float64 with the row's maximum taken out. */
 export function tokenLogProbs(input: LogitsInput): TokenLogProbs {
   const rows = checked(input);
   const logProbs_T = new Float64Array(rows);

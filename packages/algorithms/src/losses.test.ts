@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { klKinds, klTokens } from "./kl.js";
-import { policyLoss, type PolicyLossKind, type PolicyLossOptions } from "./policy-loss.js";
+import { type PolicyLossKind, type PolicyLossOptions, policyLoss } from "./policy-loss.js";
 import { maskSums, reduceTokens, rolloutMaskSums, rolloutMeanWeights, tokenMeanWeights, tokenNormaliser } from "./reducers.js";
 import { finiteDifference, largestError } from "./testing/index.js";
 
@@ -9,7 +9,19 @@ const number = (min: number, max: number) => fc.double({ min, max, noNaN: true }
 
 /** Sequences of 1–5 tokens with everything a loss asks for. Masks are random, so whole sequences may be masked. */
 const batch = fc
-  .array(fc.array(fc.record({ logProb: number(-4, -0.01), old: number(-4, -0.01), advantage: number(-3, 3), mask: fc.constantFrom(0, 1), factor: number(0, 2) }), { minLength: 1, maxLength: 5 }), { minLength: 1, maxLength: 4 })
+  .array(
+    fc.array(
+      fc.record({
+        logProb: number(-4, -0.01),
+        old: number(-4, -0.01),
+        advantage: number(-3, 3),
+        mask: fc.constantFrom(0, 1),
+        factor: number(0, 2),
+      }),
+      { minLength: 1, maxLength: 5 },
+    ),
+    { minLength: 1, maxLength: 4 },
+  )
   .map((sequences) => {
     const tokens = sequences.flat();
     return {
@@ -31,11 +43,18 @@ const options = fc.record({
 });
 
 /** A step of 1e-6 must not cross a kink: away from each bound by more than that. */
-function smooth(input: { logProbs_T: Float64Array; oldLogProbs_T: Float64Array; mask_T: Float64Array; lengths_D: number[] }, o: PolicyLossOptions): boolean {
+function smooth(
+  input: { logProbs_T: Float64Array; oldLogProbs_T: Float64Array; mask_T: Float64Array; lengths_D: number[] },
+  o: PolicyLossOptions,
+): boolean {
   const { ppoKl_T } = policyLoss({ ...input, advantages_T: new Float64Array(input.mask_T.length) }, o, input.mask_T);
   const bounds = [1 - o.epsClip, 1 + o.epsClipHigh, ...(o.epsClipC === undefined ? [] : [o.epsClipC])];
   const far = ppoKl_T.every((d) => bounds.every((bound) => Math.abs(Math.exp(-d) - bound) > 1e-3));
-  const meanKl = policyLoss({ ...input, advantages_T: new Float64Array(input.mask_T.length) }, { ...o, kind: "gspo" }, input.mask_T).ppoKl_T;
+  const meanKl = policyLoss(
+    { ...input, advantages_T: new Float64Array(input.mask_T.length) },
+    { ...o, kind: "gspo" },
+    input.mask_T,
+  ).ppoKl_T;
   return far && meanKl.every((d) => Math.abs(d - (o.opsmDelta ?? 99)) > 1e-3);
 }
 
@@ -50,7 +69,10 @@ describe("policyLoss", () => {
         const frozen = policyLoss(input, o, weights_T);
         const numeric = finiteDifference((logProbs_T) => {
           if (o.kind !== "cispo") return policyLoss({ ...input, logProbs_T }, o, weights_T).loss;
-          return reduceTokens(weights_T, frozen.loss_T.map((loss, t) => (loss / (input.logProbs_T[t] ?? 1)) * (logProbs_T[t] ?? 0)));
+          return reduceTokens(
+            weights_T,
+            frozen.loss_T.map((loss, t) => (loss / (input.logProbs_T[t] ?? 1)) * (logProbs_T[t] ?? 0)),
+          );
         }, input.logProbs_T);
         expect(largestError(grad_T, numeric)).toBeLessThan(1e-6);
       }),
@@ -94,14 +116,26 @@ describe("policyLoss", () => {
 });
 
 describe("klTokens", () => {
-  const pairs = fc.array(fc.record({ logProb: number(-6, -0.01), base: number(-6, -0.01), old: number(-2, -0.01) }), { minLength: 1, maxLength: 8 });
+  const pairs = fc.array(fc.record({ logProb: number(-6, -0.01), base: number(-6, -0.01), old: number(-2, -0.01) }), {
+    minLength: 1,
+    maxLength: 8,
+  });
 
   it("K1, K2: never negative, and 0 at equal policies", () => {
     fc.assert(
       fc.property(pairs, fc.constantFrom(...klKinds), (rows, kind) => {
         const logProbs = rows.map((r) => r.logProb);
         expect([...klTokens(kind, logProbs, logProbs).kl_T].every((k) => k === 0)).toBe(true);
-        if (kind !== "k1") expect(Math.min(...klTokens(kind, logProbs, rows.map((r) => r.base)).kl_T)).toBeGreaterThanOrEqual(0);
+        if (kind !== "k1")
+          expect(
+            Math.min(
+              ...klTokens(
+                kind,
+                logProbs,
+                rows.map((r) => r.base),
+              ).kl_T,
+            ),
+          ).toBeGreaterThanOrEqual(0);
       }),
       { seed: 14 },
     );
@@ -133,13 +167,20 @@ describe("reducers", () => {
         const perRollout = new Map<number, number>();
         let from = 0;
         input.lengths_D.forEach((length, d) => {
-          const part = rolloutMeanWeights({ mask_T: input.mask_T.subarray(from, from + length), lengths_D: [length], rolloutMaskSums_D: rolloutMaskSums_D.subarray(d, d + 1) }, 0.25);
+          const part = rolloutMeanWeights(
+            {
+              mask_T: input.mask_T.subarray(from, from + length),
+              lengths_D: [length],
+              rolloutMaskSums_D: rolloutMaskSums_D.subarray(d, d + 1),
+            },
+            0.25,
+          );
           expect([...part]).toEqual([...whole.subarray(from, from + length)]);
           perRollout.set(rolloutIds[d] ?? -1, (perRollout.get(rolloutIds[d] ?? -1) ?? 0) + part.reduce((sum, w) => sum + w, 0));
           from += length;
         });
-        whole.forEach((w, t) => expect(w === 0).toBe(input.mask_T[t] === 0));
-        rolloutIds.forEach((id, d) => expect(perRollout.get(id)).toBeCloseTo((rolloutMaskSums_D[d] ?? 0) > 0 ? 0.25 : 0, 12));
+        for (const [t, w] of whole.entries()) expect(w === 0).toBe(input.mask_T[t] === 0);
+        for (const [d, id] of rolloutIds.entries()) expect(perRollout.get(id)).toBeCloseTo((rolloutMaskSums_D[d] ?? 0) > 0 ? 0.25 : 0, 12);
       }),
       { seed: 16 },
     );

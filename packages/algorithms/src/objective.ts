@@ -2,9 +2,10 @@
  * All terms of a step's loss together: reduce(L) − c_ent·reduce(H) + c_kl·reduce(KL(ℓ, ℓ_ref)), with the derivatives that a backward
  * pass starts from. Invariant O1: they are the derivatives of `loss` with respect to ℓ and H (finite differences).
  */
-import { klTokens, type KlKind } from "./kl.js";
+
 import { at, type Floats, sameLength } from "./floats.js";
-import { policyLoss, type PolicyLossInput, type PolicyLossOptions } from "./policy-loss.js";
+import { type KlKind, klTokens } from "./kl.js";
+import { type PolicyLossInput, type PolicyLossOptions, policyLoss } from "./policy-loss.js";
 import { reduceTokens } from "./reducers.js";
 
 export interface ObjectiveInput extends PolicyLossInput {
@@ -26,7 +27,9 @@ export interface Objective {
   /** d loss / d H_t. */
   readonly gradEntropy_T: Float64Array;
   /** Upstream's names without `train/`; each already reduced with the weights, so that micro-batches and ranks add up. */
-  readonly metrics: Readonly<Record<"loss" | "pg_loss" | "pg_clipfrac" | "ppo_kl" | "entropy_loss", number>> & { readonly kl_loss?: number };
+  readonly metrics: Readonly<Record<"loss" | "pg_loss" | "pg_clipfrac" | "ppo_kl" | "entropy_loss", number>> & {
+    readonly kl_loss?: number;
+  };
 }
 
 export function objective(input: ObjectiveInput, options: ObjectiveOptions, weights_T: Floats): Objective {

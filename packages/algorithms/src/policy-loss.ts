@@ -71,7 +71,8 @@ export function policyLoss(input: PolicyLossInput, options: PolicyLossOptions, w
   for (let t = 0; t < tokens; t++) {
     const advantage = at(advantages_T, t);
     const ratio = Math.exp(-at(ppoKl_T, t));
-    const token = options.kind === "cispo" ? cispoToken(ratio, advantage, at(input.logProbs_T, t), options) : ppoToken(ratio, advantage, options);
+    const token =
+      options.kind === "cispo" ? cispoToken(ratio, advantage, at(input.logProbs_T, t), options) : ppoToken(ratio, advantage, options);
     const masked = seqKl_T !== null && advantage < 0 && at(seqKl_T, t) > (options.opsmDelta ?? 0);
     const factor = (masked ? 0 : 1) * (factors_T === undefined ? 1 : at(factors_T, t));
     const weight = at(weights_T, t);
@@ -110,7 +111,7 @@ function cispoToken(ratio: number, advantage: number, logProb: number, { epsClip
 }
 
 function clip(x: number, low: number, high: number): number {
-  return x < low ? low : x > high ? high : x;
+  return Math.min(Math.max(x, low), high);
 }
 
 /** ℓ_old − ℓ per token, its masked mean per sequence, and the way back through that mean. */

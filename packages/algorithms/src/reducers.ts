@@ -10,7 +10,7 @@ import { at, type Floats, offsetsOf, sameLength } from "./floats.js";
 export function rolloutMaskSums(rolloutIds_D: readonly number[], maskSums_D: Floats): Float64Array {
   sameLength(rolloutIds_D.length, { maskSums_D });
   const sums = new Map<number, number>();
-  rolloutIds_D.forEach((id, d) => sums.set(id, (sums.get(id) ?? 0) + at(maskSums_D, d)));
+  for (const [d, id] of rolloutIds_D.entries()) sums.set(id, (sums.get(id) ?? 0) + at(maskSums_D, d));
   return Float64Array.from(rolloutIds_D, (id) => sums.get(id) ?? 0);
 }
 

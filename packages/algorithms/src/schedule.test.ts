@@ -1,7 +1,7 @@
 import { SlimeError } from "@slime/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Packing, perRankLayout, scheduleSteps, type ScheduleOptions } from "./dp-schedule.js";
+import { type Packing, perRankLayout, type ScheduleOptions, scheduleSteps } from "./dp-schedule.js";
 import { balancedPartitions } from "./karmarkar-karp.js";
 import { firstFit, splitBins } from "./packing.js";
 import { passAtK } from "./statistics.js";
@@ -56,7 +56,15 @@ describe("scheduleSteps", () => {
     fc.assert(
       fc.property(
         fc.array(fc.record({ tokens: fc.integer({ min: 1, max: 400 }), rolloutId: fc.nat(12) }), { minLength: 1, maxLength: 40 }),
-        fc.record({ globalBatchSize: fc.integer({ min: 1, max: 6 }), dataParallelSize: fc.integer({ min: 1, max: 3 }), contextParallelSize: fc.constantFrom(1, 2), virtualPipelineSize: fc.constantFrom(1, 2), microBatchGroupSize: fc.constantFrom(1, 2), packing, balanceData: fc.boolean() }),
+        fc.record({
+          globalBatchSize: fc.integer({ min: 1, max: 6 }),
+          dataParallelSize: fc.integer({ min: 1, max: 3 }),
+          contextParallelSize: fc.constantFrom(1, 2),
+          virtualPipelineSize: fc.constantFrom(1, 2),
+          microBatchGroupSize: fc.constantFrom(1, 2),
+          packing,
+          balanceData: fc.boolean(),
+        }),
         (samples, partial) => {
           const options: ScheduleOptions = { ...partial, sampleFlops: (tokens) => 100 * tokens + tokens * tokens };
           let schedule: ReturnType<typeof scheduleSteps>;
@@ -81,13 +89,22 @@ describe("scheduleSteps", () => {
             for (const bin of step.ranks.flat()) {
               const kept = options.packing;
               if (kept.kind === "static") expect(bin.length).toBeLessThanOrEqual(kept.microBatchSize);
-              else if (!kept.balanceByFlops) expect(bin.length === 1 || sumOf(bin, samples.map((x) => x.tokens)) <= kept.tokensPerGpuMax * options.contextParallelSize).toBe(true);
+              else if (!kept.balanceByFlops)
+                expect(
+                  bin.length === 1 ||
+                    sumOf(
+                      bin,
+                      samples.map((x) => x.tokens),
+                    ) <=
+                      kept.tokensPerGpuMax * options.contextParallelSize,
+                ).toBe(true);
             }
           });
           const droppedIds = new Set(schedule.dropped.map((i) => samples[i]?.rolloutId));
           expect(droppedIds.size).toBeLessThan(options.globalBatchSize);
           const layout = perRankLayout(schedule, options.dataParallelSize);
-          layout.partitions.forEach((partition, r) => expect(layout.microBatchIndices[r]?.flat()).toEqual(indices(partition.length)));
+          for (const [r, partition] of layout.partitions.entries())
+            expect(layout.microBatchIndices[r]?.flat()).toEqual(indices(partition.length));
         },
       ),
       { seed: 43, numRuns: 400 },
@@ -98,7 +115,18 @@ describe("scheduleSteps", () => {
 
 describe("passAtK", () => {
   it("equals the count over all draws", () => {
-    const draws = (n: number, k: number, from = 0): number[][] => (k === 0 ? [[]] : indices(n).slice(from).flatMap((i) => draws(n, k - 1, i + 1).map((rest) => [i, ...rest])));
-    for (let n = 1; n <= 6; n++) for (let correct = 0; correct <= n; correct++) for (let k = 1; k <= n; k++) expect(passAtK(n, correct, k)).toBeCloseTo(draws(n, k).filter((draw) => draw.some((i) => i < correct)).length / draws(n, k).length, 12);
+    const draws = (n: number, k: number, from = 0): number[][] =>
+      k === 0
+        ? [[]]
+        : indices(n)
+            .slice(from)
+            .flatMap((i) => draws(n, k - 1, i + 1).map((rest) => [i, ...rest]));
+    for (let n = 1; n <= 6; n++)
+      for (let correct = 0; correct <= n; correct++)
+        for (let k = 1; k <= n; k++)
+          expect(passAtK(n, correct, k)).toBeCloseTo(
+            draws(n, k).filter((draw) => draw.some((i) => i < correct)).length / draws(n, k).length,
+            12,
+          );
   });
 });

@@ -21,7 +21,8 @@ export function passRates(rewards_PG: Floats, groupSize: number): Readonly<Recor
     return correct;
   });
   const rates: Record<number, number> = {};
-  for (let k = 1; k <= groupSize; k *= 2) rates[k] = correct_P.reduce((sum, correct) => sum + passAtK(groupSize, correct, k), 0) / Math.max(groups, 1);
+  for (let k = 1; k <= groupSize; k *= 2)
+    rates[k] = correct_P.reduce((sum, correct) => sum + passAtK(groupSize, correct, k), 0) / Math.max(groups, 1);
   return rates;
 }
 

@@ -28,7 +28,11 @@ export function maskedMoments(values_T: Floats, mask_T: Floats): Moments {
 }
 
 export function addMoments(parts: readonly Moments[]): Moments {
-  return parts.reduce((a, b) => ({ count: a.count + b.count, sum: a.sum + b.sum, sumOfSquares: a.sumOfSquares + b.sumOfSquares }), { count: 0, sum: 0, sumOfSquares: 0 });
+  return parts.reduce((a, b) => ({ count: a.count + b.count, sum: a.sum + b.sum, sumOfSquares: a.sumOfSquares + b.sumOfSquares }), {
+    count: 0,
+    sum: 0,
+    sumOfSquares: 0,
+  });
 }
 
 /**
@@ -36,7 +40,12 @@ export function addMoments(parts: readonly Moments[]): Moments {
  * @throws SlimeError `trainer.numeric` when no token of the step is trained.
  */
 export function whiten(values_T: Floats, moments: Moments, options: { readonly shiftMean: boolean; readonly step: number }): Float64Array {
-  if (moments.count === 0) throw new SlimeError("trainer.numeric", "no token of this step is trained, so advantages have no mean: look for samples without a loss mask", { what: "normalize_advantages", step: options.step });
+  if (moments.count === 0)
+    throw new SlimeError(
+      "trainer.numeric",
+      "no token of this step is trained, so advantages have no mean: look for samples without a loss mask",
+      { what: "normalize_advantages", step: options.step },
+    );
   const mean = moments.sum / moments.count;
   const bessel = moments.count >= 2 ? moments.count / (moments.count - 1) : 1;
   const variance = Math.max(0, moments.sumOfSquares / moments.count - mean * mean) * bessel;

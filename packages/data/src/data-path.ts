@@ -21,7 +21,8 @@ export function parseDataPath(path: string): DataPath {
 
 /** The rows [from, to) of `count` that a slice keeps, by Python's rules: bounds beyond the ends are brought to them. */
 export function sliceRange(slice: DataPath["slice"], count: number): { readonly from: number; readonly to: number } {
-  const bring = (bound: number | null, missing: number) => (bound === null ? missing : Math.min(count, Math.max(0, bound < 0 ? bound + count : bound)));
+  const bring = (bound: number | null, missing: number) =>
+    bound === null ? missing : Math.min(count, Math.max(0, bound < 0 ? bound + count : bound));
   const from = bring(slice?.start ?? null, 0);
   return { from, to: Math.max(from, bring(slice?.end ?? null, count)) };
 }

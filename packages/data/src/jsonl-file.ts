@@ -32,7 +32,14 @@ export interface JsonlFile {
  * @param wanted names what asked for the file, for the error when it is missing: `--prompt-data`.
  * @throws SlimeError `file.missing`, or `data.invalid` with one issue per bad line.
  */
-export async function openJsonl(path: string, options: { readonly wanted: string; readonly check: (value: unknown, row: number) => string | null; readonly signal?: AbortSignal | undefined }): Promise<JsonlFile> {
+export async function openJsonl(
+  path: string,
+  options: {
+    readonly wanted: string;
+    readonly check: (value: unknown, row: number) => string | null;
+    readonly signal?: AbortSignal | undefined;
+  },
+): Promise<JsonlFile> {
   const handle = await opened(path, options.wanted);
   try {
     return await scan(handle, path, options);
@@ -48,12 +55,21 @@ async function opened(path: string, wanted: string): Promise<FileHandle> {
     if ((await handle.stat()).isFile()) return handle;
     await handle.close();
   } catch (error) {
-    throw new SlimeError("file.missing", `${wanted}: cannot read ${path}: check the path and its permissions`, { path, wanted }, { cause: error });
+    throw new SlimeError(
+      "file.missing",
+      `${wanted}: cannot read ${path}: check the path and its permissions`,
+      { path, wanted },
+      { cause: error },
+    );
   }
   throw new SlimeError("file.missing", `${wanted}: ${path} is not a file`, { path, wanted });
 }
 
-async function scan(handle: FileHandle, path: string, options: { readonly check: (value: unknown, row: number) => string | null; readonly signal?: AbortSignal | undefined }): Promise<JsonlFile> {
+async function scan(
+  handle: FileHandle,
+  path: string,
+  options: { readonly check: (value: unknown, row: number) => string | null; readonly signal?: AbortSignal | undefined },
+): Promise<JsonlFile> {
   const rows = new RowTable();
   const issues: string[] = [];
   let badLines = 0;
@@ -63,12 +79,20 @@ async function scan(handle: FileHandle, path: string, options: { readonly check:
   };
   const hash = createHash("sha256");
   const lines = new LineSplitter((line) => {
-    if (line.kind === "long") return bad(line.number, `the line has ${line.bytes} bytes, more than lineBytesMax (${lineBytesMax}): shorten its prompt or remove the line`);
+    if (line.kind === "long")
+      return bad(
+        line.number,
+        `the line has ${line.bytes} bytes, more than lineBytesMax (${lineBytesMax}): shorten its prompt or remove the line`,
+      );
     const parsed = parse(line.bytes, line.number === 1);
     if (parsed.kind === "blank") return;
     const issue = parsed.kind === "bad" ? parsed.issue : options.check(parsed.value, rows.count);
     if (issue !== null) return bad(line.number, issue);
-    if (rows.count >= rowsMax) throw new SlimeError("data.invalid", `${path}: more than rowsMax (${rowsMax}) rows: split the file`, { file: path, issues: [`${path}:${line.number}: row ${rowsMax + 1}`] });
+    if (rows.count >= rowsMax)
+      throw new SlimeError("data.invalid", `${path}: more than rowsMax (${rowsMax}) rows: split the file`, {
+        file: path,
+        issues: [`${path}:${line.number}: row ${rowsMax + 1}`],
+      });
     rows.add(line.start, line.bytes.length, line.number);
   });
   const chunk = Buffer.allocUnsafe(chunkBytes);
@@ -83,7 +107,10 @@ async function scan(handle: FileHandle, path: string, options: { readonly check:
   lines.end();
   if (badLines > 0) {
     if (badLines > issues.length) issues.push(`${path}: and ${badLines - issues.length} more bad lines`);
-    throw new SlimeError("data.invalid", `${badLines} bad ${badLines === 1 ? "line" : "lines"} in ${path}:\n${issues.join("\n")}`, { file: path, issues });
+    throw new SlimeError("data.invalid", `${badLines} bad ${badLines === 1 ? "line" : "lines"} in ${path}:\n${issues.join("\n")}`, {
+      file: path,
+      issues,
+    });
   }
   return {
     path,
@@ -102,7 +129,10 @@ async function scan(handle: FileHandle, path: string, options: { readonly check:
   };
 }
 
-type Parsed = { readonly kind: "json"; readonly value: unknown } | { readonly kind: "blank" } | { readonly kind: "bad"; readonly issue: string };
+type Parsed =
+  | { readonly kind: "json"; readonly value: unknown }
+  | { readonly kind: "blank" }
+  | { readonly kind: "bad"; readonly issue: string };
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -122,7 +152,9 @@ function parse(bytes: Uint8Array, first: boolean): Parsed {
   }
 }
 
-type Line = { readonly kind: "line"; readonly number: number; readonly start: number; readonly bytes: Uint8Array } | { readonly kind: "long"; readonly number: number; readonly bytes: number };
+type Line =
+  | { readonly kind: "line"; readonly number: number; readonly start: number; readonly bytes: Uint8Array }
+  | { readonly kind: "long"; readonly number: number; readonly bytes: number };
 
 /** Cuts chunks into lines; holds at most one line of `lineBytesMax`. */
 class LineSplitter {
@@ -163,7 +195,13 @@ class LineSplitter {
   #flush(next: number): void {
     const number = this.#number++;
     if (this.#held > lineBytesMax) this.#emit({ kind: "long", number, bytes: this.#held });
-    else this.#emit({ kind: "line", number, start: this.#start, bytes: this.#pieces.length === 1 ? (this.#pieces[0] ?? Buffer.alloc(0)) : Buffer.concat(this.#pieces) });
+    else
+      this.#emit({
+        kind: "line",
+        number,
+        start: this.#start,
+        bytes: this.#pieces.length === 1 ? (this.#pieces[0] ?? Buffer.alloc(0)) : Buffer.concat(this.#pieces),
+      });
     this.#pieces = [];
     this.#held = 0;
     this.#start = next;

@@ -17,8 +17,21 @@ export type LedgerEntry =
   | { readonly phase: "issued"; readonly issuedBy: number; readonly attempts: number }
   | { readonly phase: "leased"; readonly issuedBy: number; readonly attempts: number; readonly rolloutId: number }
   | { readonly phase: "finished"; readonly issuedBy: number; readonly attempts: number; readonly rolloutId: number }
-  | { readonly phase: "consumed"; readonly issuedBy: number; readonly attempts: number; readonly finishedBy: number; readonly rolloutId: number; readonly step: number }
-  | { readonly phase: "dropped"; readonly issuedBy: number; readonly attempts: number; readonly rolloutId: number; readonly reason: string };
+  | {
+      readonly phase: "consumed";
+      readonly issuedBy: number;
+      readonly attempts: number;
+      readonly finishedBy: number;
+      readonly rolloutId: number;
+      readonly step: number;
+    }
+  | {
+      readonly phase: "dropped";
+      readonly issuedBy: number;
+      readonly attempts: number;
+      readonly rolloutId: number;
+      readonly reason: string;
+    };
 
 export type LedgerPhase = LedgerEntry["phase"];
 
@@ -129,7 +142,12 @@ export function applyCommand(state: LedgerState, command: LedgerCommand, operati
 }
 
 function move(state: LedgerState, command: Exclude<LedgerCommand, { kind: "restore" }>): (() => void)[] {
-  if (command.ids.length > commandInstancesMax) throw new SlimeError("wire.limit", `one ledger command names ${command.ids.length} instances, more than commandInstancesMax`, { what: "commandInstancesMax", value: command.ids.length, max: commandInstancesMax });
+  if (command.ids.length > commandInstancesMax)
+    throw new SlimeError("wire.limit", `one ledger command names ${command.ids.length} instances, more than commandInstancesMax`, {
+      what: "commandInstancesMax",
+      value: command.ids.length,
+      max: commandInstancesMax,
+    });
   const moves = new Map<string, LedgerEntry>();
   for (const id of command.ids) {
     const next = moved(id, state.entry(id), command);
@@ -139,7 +157,12 @@ function move(state: LedgerState, command: Exclude<LedgerCommand, { kind: "resto
 }
 
 function restore(state: LedgerState, snapshot: LedgerSnapshot | null): (() => void)[] {
-  if (snapshot !== null && snapshot.version !== 1) throw new SlimeError("journal.unreadable", `a ledger snapshot of version ${String(snapshot.version)} needs a newer slime`, { path: "snapshot", found: Number(snapshot.version), known: 1 });
+  if (snapshot !== null && snapshot.version !== 1)
+    throw new SlimeError("journal.unreadable", `a ledger snapshot of version ${String(snapshot.version)} needs a newer slime`, {
+      path: "snapshot",
+      found: Number(snapshot.version),
+      known: 1,
+    });
   const undo = [state.clear()];
   for (const { entry, ids } of snapshot?.rows ?? []) for (const id of ids) undo.push(state.set(id, entry));
   return undo;
@@ -152,7 +175,11 @@ function moved(id: string, entry: LedgerEntry | undefined, command: Exclude<Ledg
     if (entry === undefined) return { phase: "leased", issuedBy: rollout, attempts: 1, rolloutId: rollout };
     return entry.issuedBy === rollout ? null : refuse(id, entry, command);
   }
-  if (entry === undefined) throw new SlimeError("not_found", `ledger: prompt instance ${id} was never issued, so rollout ${rollout} cannot ${command.kind} it`, { kind: "prompt instance", id });
+  if (entry === undefined)
+    throw new SlimeError("not_found", `ledger: prompt instance ${id} was never issued, so rollout ${rollout} cannot ${command.kind} it`, {
+      kind: "prompt instance",
+      id,
+    });
   const { issuedBy, attempts } = entry;
   const isOpen = entry.phase === "issued" || entry.phase === "leased" || entry.phase === "finished";
   switch (command.kind) {
@@ -168,7 +195,8 @@ function moved(id: string, entry: LedgerEntry | undefined, command: Exclude<Ledg
       if (entry.phase === "consumed" && entry.finishedBy === rollout) return null;
       return refuse(id, entry, command);
     case "consume":
-      if (entry.phase === "finished") return { phase: "consumed", issuedBy, attempts, finishedBy: entry.rolloutId, rolloutId: rollout, step: command.step };
+      if (entry.phase === "finished")
+        return { phase: "consumed", issuedBy, attempts, finishedBy: entry.rolloutId, rolloutId: rollout, step: command.step };
       if (entry.phase === "consumed" && entry.rolloutId === rollout && entry.step === command.step) return null;
       return refuse(id, entry, command);
     case "drop":
@@ -181,7 +209,11 @@ function moved(id: string, entry: LedgerEntry | undefined, command: Exclude<Ledg
 }
 
 function refuse(id: string, entry: LedgerEntry, command: Exclude<LedgerCommand, { kind: "restore" }>): never {
-  throw new SlimeError("conflict", `ledger: rollout ${command.rollout} cannot ${command.kind} prompt instance ${id}: it is ${describeEntry(entry)}`, { kind: "prompt instance", id });
+  throw new SlimeError(
+    "conflict",
+    `ledger: rollout ${command.rollout} cannot ${command.kind} prompt instance ${id}: it is ${describeEntry(entry)}`,
+    { kind: "prompt instance", id },
+  );
 }
 
 /** For messages: "consumed by rollout 3 at step 7". */

@@ -14,7 +14,10 @@ const clock: Clock = virtualClock();
 
 /** Commands as a run makes them, and some that do not fit. */
 const command: fc.Arbitrary<LedgerCommand> = (() => {
-  const ids = fc.uniqueArray(fc.nat(9).map((row) => `0:${row}`), { minLength: 1, maxLength: 4 });
+  const ids = fc.uniqueArray(
+    fc.nat(9).map((row) => `0:${row}`),
+    { minLength: 1, maxLength: 4 },
+  );
   const rollout = fc.nat(2);
   return fc.oneof(
     { weight: 3, arbitrary: fc.record({ kind: fc.constant("issue" as const), rollout, ids }) },
@@ -94,12 +97,44 @@ describe("LedgerState", () => {
   });
 
   it.each([
-    ["finished by a rollout that does not hold it (L3)", [{ kind: "issue", rollout: 1, ids: ["0:1"] }], { kind: "finish", rollout: 2, ids: ["0:1"] }, "leased by rollout 1"],
-    ["consumed a second time (L2)", [{ kind: "issue", rollout: 1, ids: ["0:1"] }, { kind: "finish", rollout: 1, ids: ["0:1"] }, { kind: "consume", rollout: 1, step: 4, ids: ["0:1"] }], { kind: "consume", rollout: 1, step: 5, ids: ["0:1"] }, "consumed by rollout 1 at step 4"],
-    ["consumed unfinished", [{ kind: "issue", rollout: 1, ids: ["0:1"] }], { kind: "consume", rollout: 1, step: 4, ids: ["0:1"] }, "leased by rollout 1"],
-    ["issued by two rollouts", [{ kind: "issue", rollout: 1, ids: ["0:1"] }], { kind: "issue", rollout: 2, ids: ["0:1"] }, "leased by rollout 1"],
+    [
+      "finished by a rollout that does not hold it (L3)",
+      [{ kind: "issue", rollout: 1, ids: ["0:1"] }],
+      { kind: "finish", rollout: 2, ids: ["0:1"] },
+      "leased by rollout 1",
+    ],
+    [
+      "consumed a second time (L2)",
+      [
+        { kind: "issue", rollout: 1, ids: ["0:1"] },
+        { kind: "finish", rollout: 1, ids: ["0:1"] },
+        { kind: "consume", rollout: 1, step: 4, ids: ["0:1"] },
+      ],
+      { kind: "consume", rollout: 1, step: 5, ids: ["0:1"] },
+      "consumed by rollout 1 at step 4",
+    ],
+    [
+      "consumed unfinished",
+      [{ kind: "issue", rollout: 1, ids: ["0:1"] }],
+      { kind: "consume", rollout: 1, step: 4, ids: ["0:1"] },
+      "leased by rollout 1",
+    ],
+    [
+      "issued by two rollouts",
+      [{ kind: "issue", rollout: 1, ids: ["0:1"] }],
+      { kind: "issue", rollout: 2, ids: ["0:1"] },
+      "leased by rollout 1",
+    ],
     ["never issued", [], { kind: "lease", rollout: 2, ids: ["0:9"] }, "0:9 was never issued"],
-    ["dropped, then leased", [{ kind: "issue", rollout: 1, ids: ["0:1"] }, { kind: "drop", rollout: 1, reason: "stale", ids: ["0:1"] }], { kind: "lease", rollout: 1, ids: ["0:1"] }, "dropped by rollout 1 (stale)"],
+    [
+      "dropped, then leased",
+      [
+        { kind: "issue", rollout: 1, ids: ["0:1"] },
+        { kind: "drop", rollout: 1, reason: "stale", ids: ["0:1"] },
+      ],
+      { kind: "lease", rollout: 1, ids: ["0:1"] },
+      "dropped by rollout 1 (stale)",
+    ],
   ] as const)("refuses an instance %s", (_, before, last, message) => {
     const state = new LedgerState();
     for (const one of before) applyCommand(state, one, null);
@@ -109,7 +144,10 @@ describe("LedgerState", () => {
 
 /** Runs commands one after the other; what is refused is left out. */
 async function play(ledger: Ledger, list: readonly LedgerCommand[]): Promise<void> {
-  for (const one of list) await ledger.apply(one, null).catch((error: unknown) => expect(SlimeError.is(error, "conflict") || SlimeError.is(error, "not_found")).toBe(true));
+  for (const one of list)
+    await ledger
+      .apply(one, null)
+      .catch((error: unknown) => expect(SlimeError.is(error, "conflict") || SlimeError.is(error, "not_found")).toBe(true));
 }
 
 const stateOf = (ledger: Ledger) => JSON.stringify([ledger.snapshot(), ledger.counts()]);
@@ -171,7 +209,9 @@ describe("Ledger", () => {
     bytes[second] = (bytes[second] ?? 0) ^ 1;
     await expect(openLedger(new MemoryLogFile(bytes), { clock })).rejects.toThrow(/\[state.damaged\] .*line 2 .*checksum/);
     const lines = Buffer.from(file.bytes).toString().split("\n");
-    await expect(openLedger(new MemoryLogFile(Buffer.from([lines[0], lines[2], ""].join("\n"))), { clock })).rejects.toThrow("has seq 2, 1 was due");
+    await expect(openLedger(new MemoryLogFile(Buffer.from([lines[0], lines[2], ""].join("\n"))), { clock })).rejects.toThrow(
+      "has seq 2, 1 was due",
+    );
   });
 
   it("F4: a newer version is refused", async () => {
@@ -180,7 +220,9 @@ describe("Ledger", () => {
     const { openRecordLog } = await import("./record-log.js");
     const file = new MemoryLogFile();
     await openRecordLog(file, { format: "slime.ledger", version: 2 });
-    await expect(openLedger(file, { clock })).rejects.toSatisfy((error) => SlimeError.is(error, "journal.unreadable") && error.details.found === 2 && error.details.known === 1);
+    await expect(openLedger(file, { clock })).rejects.toSatisfy(
+      (error) => SlimeError.is(error, "journal.unreadable") && error.details.found === 2 && error.details.known === 1,
+    );
     const other = new MemoryLogFile();
     await openRecordLog(other, { format: "slime.other", version: 1 });
     await expect(openLedger(other, { clock })).rejects.toThrow("is not the header of a slime.ledger file");

@@ -4,7 +4,16 @@
  * of the commands in their order, so repeating the commands that did not resolve leads to the same state.
  */
 import { type Clock, SlimeError } from "@slime/core";
-import { applyCommand, type LedgerCommand, type LedgerCounts, type LedgerEntry, type LedgerPhase, type LedgerSnapshot, LedgerState, snapshotOf } from "./ledger-state.js";
+import {
+  applyCommand,
+  type LedgerCommand,
+  type LedgerCounts,
+  type LedgerEntry,
+  type LedgerPhase,
+  type LedgerSnapshot,
+  LedgerState,
+  snapshotOf,
+} from "./ledger-state.js";
 import { type LogFile, openLogFile } from "./log-file.js";
 import { type LogRecord, openRecordLog, parseRecords, type RecordLog } from "./record-log.js";
 
@@ -129,6 +138,10 @@ function replay(state: LedgerState, record: LogRecord): void {
 }
 
 function parseSnapshot(value: unknown): LedgerSnapshot {
-  if (typeof value === "object" && value !== null && "version" in value && "rows" in value && Array.isArray(value.rows)) return value as unknown as LedgerSnapshot;
-  throw new SlimeError("checkpoint.invalid", "the manifest's ledger is not a snapshot of one: resume from another checkpoint", { path: "manifest.ledger", reason: "no rows" });
+  if (typeof value === "object" && value !== null && "version" in value && "rows" in value && Array.isArray(value.rows))
+    return value as unknown as LedgerSnapshot;
+  throw new SlimeError("checkpoint.invalid", "the manifest's ledger is not a snapshot of one: resume from another checkpoint", {
+    path: "manifest.ledger",
+    reason: "no rows",
+  });
 }

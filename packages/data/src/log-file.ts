@@ -25,11 +25,17 @@ export async function openLogFile(path: string): Promise<LogFile> {
   return {
     path,
     async read() {
-      if (length > logFileBytesMax) throw new SlimeError("state.damaged", `${path} has ${length} bytes, more than the ${logFileBytesMax} that are read (logFileBytesMax)`, { path, where: "length" });
+      if (length > logFileBytesMax)
+        throw new SlimeError(
+          "state.damaged",
+          `${path} has ${length} bytes, more than the ${logFileBytesMax} that are read (logFileBytesMax)`,
+          { path, where: "length" },
+        );
       const bytes = new Uint8Array(length);
       for (let at = 0; at < length; ) {
         const { bytesRead } = await handle.read(bytes, at, length - at, at);
-        if (bytesRead === 0) throw new SlimeError("state.damaged", `${path} became shorter while it was read`, { path, where: `byte ${at}` });
+        if (bytesRead === 0)
+          throw new SlimeError("state.damaged", `${path} became shorter while it was read`, { path, where: `byte ${at}` });
         at += bytesRead;
       }
       return bytes;
@@ -55,7 +61,12 @@ async function opened(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
   } catch (error) {
-    throw new SlimeError("file.missing", `cannot open or create ${path}: make its directory, and let this user write there`, { path, wanted: "a file to append records to" }, { cause: error });
+    throw new SlimeError(
+      "file.missing",
+      `cannot open or create ${path}: make its directory, and let this user write there`,
+      { path, wanted: "a file to append records to" },
+      { cause: error },
+    );
   }
 }
 

@@ -37,7 +37,8 @@ export async function loadPromptCodec(modelDirectory: string, options: PromptCod
   return {
     render,
     encode: (prompt) => tokenizer.encode(typeof prompt === "string" ? prompt : render(prompt, null), { add_special_tokens: false }).ids,
-    decode: (ids, { skipSpecialTokens }) => (ids.length === 0 ? "" : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false })),
+    decode: (ids, { skipSpecialTokens }) =>
+      ids.length === 0 ? "" : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false }),
   };
 }
 
@@ -59,7 +60,11 @@ function chatTemplate(source: unknown, modelDirectory: string): (withTools: bool
 function templateText(source: unknown, withTools: boolean): string | null {
   if (typeof source === "string") return source;
   if (!Array.isArray(source)) return null;
-  const named = new Map(source.flatMap((entry: { name?: unknown; template?: unknown }) => (typeof entry.name === "string" && typeof entry.template === "string" ? [[entry.name, entry.template]] : [])));
+  const named = new Map(
+    source.flatMap((entry: { name?: unknown; template?: unknown }) =>
+      typeof entry.name === "string" && typeof entry.template === "string" ? [[entry.name, entry.template]] : [],
+    ),
+  );
   return (withTools ? named.get("tool_use") : undefined) ?? named.get("default") ?? null;
 }
 
@@ -69,14 +74,20 @@ function specialTokens(config: Readonly<Record<string, unknown>>): Record<string
   for (const [key, value] of Object.entries(config)) {
     if (!key.endsWith("_token")) continue;
     if (typeof value === "string") tokens[key] = value;
-    else if (typeof value === "object" && value !== null && "content" in value && typeof value.content === "string") tokens[key] = value.content;
+    else if (typeof value === "object" && value !== null && "content" in value && typeof value.content === "string")
+      tokens[key] = value.content;
   }
   return tokens;
 }
 
 async function readJson(path: string): Promise<Record<string, unknown>> {
   const text = await readOptional(path);
-  if (text === null) throw new SlimeError("file.missing", `${path} is missing: --hf-checkpoint must name a Hugging Face model directory with its tokenizer`, { path, wanted: "--hf-checkpoint" });
+  if (text === null)
+    throw new SlimeError(
+      "file.missing",
+      `${path} is missing: --hf-checkpoint must name a Hugging Face model directory with its tokenizer`,
+      { path, wanted: "--hf-checkpoint" },
+    );
   try {
     return JSON.parse(text) as Record<string, unknown>;
   } catch (error) {

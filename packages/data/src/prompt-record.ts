@@ -28,7 +28,15 @@ export type ParsedRecord = { readonly kind: "record"; readonly record: PromptRec
 export function parsePromptRecord(value: unknown, keys: RecordKeys): ParsedRecord {
   if (!isObject(value)) return bad('must be a JSON object like {"prompt": "…", "label": "…"}');
   const inputKey = keys.input ?? (Object.hasOwn(value, "input") ? "input" : "prompt");
-  if (!Object.hasOwn(value, inputKey)) return bad(`has no "${inputKey}" (it has ${Object.keys(value).slice(0, 8).map((key) => JSON.stringify(key)).join(", ") || "nothing"}): add it, or name the right field with --input-key`);
+  if (!Object.hasOwn(value, inputKey))
+    return bad(
+      `has no "${inputKey}" (it has ${
+        Object.keys(value)
+          .slice(0, 8)
+          .map((key) => JSON.stringify(key))
+          .join(", ") || "nothing"
+      }): add it, or name the right field with --input-key`,
+    );
   const prompt = parsePrompt(value[inputKey], inputKey);
   if (typeof prompt === "object" && "issue" in prompt) return bad(prompt.issue);
   if (keys.label !== null && !Object.hasOwn(value, keys.label)) return bad(`has no "${keys.label}", which --label-key asks for`);
@@ -36,7 +44,10 @@ export function parsePromptRecord(value: unknown, keys: RecordKeys): ParsedRecor
   if (!isObject(metadata)) return bad(`"${keys.metadata ?? "metadata"}" must be an object`);
   const tools = value[keys.tools ?? "tools"] ?? null;
   if (tools !== null && !Array.isArray(tools)) return bad(`"${keys.tools ?? "tools"}" must be a list`);
-  return { kind: "record", record: { prompt, label: labelText(value[keys.label ?? "label"]), metadata: tools === null ? metadata : { ...metadata, tools }, tools } };
+  return {
+    kind: "record",
+    record: { prompt, label: labelText(value[keys.label ?? "label"]), metadata: tools === null ? metadata : { ...metadata, tools }, tools },
+  };
 }
 
 function bad(issue: string): ParsedRecord {
@@ -53,7 +64,8 @@ function parsePrompt(value: unknown, key: string): Prompt | { readonly issue: st
   if (value.length === 0) return { issue: `"${key}" is an empty list of messages` };
   const messages: ChatMessage[] = [];
   for (const [i, message] of value.entries()) {
-    if (!isObject(message) || typeof message["role"] !== "string" || typeof message["content"] !== "string") return { issue: `message ${i + 1} of "${key}" must be {"role": "…", "content": "…"} with text in both` };
+    if (!isObject(message) || typeof message["role"] !== "string" || typeof message["content"] !== "string")
+      return { issue: `message ${i + 1} of "${key}" must be {"role": "…", "content": "…"} with text in both` };
     messages.push(message as unknown as ChatMessage);
   }
   return messages;

@@ -45,7 +45,11 @@ export async function openRecordLog(file: LogFile, format: RecordLogFormat): Pro
 }
 
 /** The whole records of a log and where they end; changes nothing. For readers that do not own the file, such as an audit. */
-export function parseRecords(bytes: Uint8Array, path: string, format: RecordLogFormat): { readonly records: readonly LogRecord[]; readonly wholeBytes: number; readonly headerFound: boolean } {
+export function parseRecords(
+  bytes: Uint8Array,
+  path: string,
+  format: RecordLogFormat,
+): { readonly records: readonly LogRecord[]; readonly wholeBytes: number; readonly headerFound: boolean } {
   const records: LogRecord[] = [];
   let at = 0;
   let lines = 0;
@@ -57,12 +61,18 @@ export function parseRecords(bytes: Uint8Array, path: string, format: RecordLogF
       for (let next = end; next >= 0; ) {
         const from = next + 1;
         next = bytes.indexOf(0x0a, from);
-        if (next >= 0 && parseLine(bytes.subarray(from, next)) !== null) throw damaged(path, `line ${lines + 1} (byte ${at})`, "does not match its checksum, and whole records follow it");
+        if (next >= 0 && parseLine(bytes.subarray(from, next)) !== null)
+          throw damaged(path, `line ${lines + 1} (byte ${at})`, "does not match its checksum, and whole records follow it");
       }
       break;
     }
     if (lines === 0) checkHeader(record, path, format);
-    else if (record["seq"] !== lines) throw damaged(path, `line ${lines + 1} (byte ${at})`, `has seq ${String(record["seq"])}, ${lines} was due: a record is missing or doubled`);
+    else if (record["seq"] !== lines)
+      throw damaged(
+        path,
+        `line ${lines + 1} (byte ${at})`,
+        `has seq ${String(record["seq"])}, ${lines} was due: a record is missing or doubled`,
+      );
     else records.push(record);
     lines++;
     at = end + 1;
@@ -85,18 +95,32 @@ function prefixOf(rest: Uint8Array): string {
 
 function formatLine(body: LogRecord): Buffer {
   const rest = Buffer.from(JSON.stringify(body).slice(1));
-  if (rest.length > recordBytesMax) throw new SlimeError("wire.limit", `a record of ${rest.length} bytes is longer than recordBytesMax (${recordBytesMax})`, { what: "recordBytesMax", value: rest.length, max: recordBytesMax });
+  if (rest.length > recordBytesMax)
+    throw new SlimeError("wire.limit", `a record of ${rest.length} bytes is longer than recordBytesMax (${recordBytesMax})`, {
+      what: "recordBytesMax",
+      value: rest.length,
+      max: recordBytesMax,
+    });
   return Buffer.concat([Buffer.from(prefixOf(rest)), rest, Buffer.from("\n")]);
 }
 
 function checkHeader(record: LogRecord, path: string, format: RecordLogFormat): void {
   const { format: name, version } = record;
   if (name !== format.format || typeof version !== "number") throw damaged(path, "line 1", `is not the header of a ${format.format} file`);
-  if (version > format.version) throw new SlimeError("journal.unreadable", `${path} was written by a newer slime (${format.format} version ${version}; this one reads up to ${format.version})`, { path, found: version, known: format.version });
+  if (version > format.version)
+    throw new SlimeError(
+      "journal.unreadable",
+      `${path} was written by a newer slime (${format.format} version ${version}; this one reads up to ${format.version})`,
+      { path, found: version, known: format.version },
+    );
 }
 
 function damaged(path: string, where: string, what: string): SlimeError {
-  return new SlimeError("state.damaged", `${path}: ${where} ${what}. Restore the file from a copy, or resume from a checkpoint into a new run directory`, { path, where });
+  return new SlimeError(
+    "state.damaged",
+    `${path}: ${where} ${what}. Restore the file from a copy, or resume from a checkpoint into a new run directory`,
+    { path, where },
+  );
 }
 
 interface Waiting {
@@ -161,7 +185,11 @@ export class RecordLog {
     if (this.#state.kind !== "open") {
       this.#seq--;
       undo();
-      return Promise.reject(this.#state.kind === "broken" ? this.#state.error : new SlimeError("state.damaged", `${this.#file.path} was closed`, { path: this.#file.path, where: "end" }));
+      return Promise.reject(
+        this.#state.kind === "broken"
+          ? this.#state.error
+          : new SlimeError("state.damaged", `${this.#file.path} was closed`, { path: this.#file.path, where: "end" }),
+      );
     }
     return new Promise((resolve, reject) => {
       this.#queue.push({ bytes, undo, resolve, reject });
@@ -220,6 +248,12 @@ export class RecordLog {
 
 function writeFailure(path: string, needed: number, error: unknown): SlimeError {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  if (code === "ENOSPC" || code === "EDQUOT") return new SlimeError("disk.full", `no space left for ${needed} more bytes of ${path}: free some on its file system, then repeat`, { path, needed }, { cause: error });
+  if (code === "ENOSPC" || code === "EDQUOT")
+    return new SlimeError(
+      "disk.full",
+      `no space left for ${needed} more bytes of ${path}: free some on its file system, then repeat`,
+      { path, needed },
+      { cause: error },
+    );
   return new SlimeError("state.damaged", `${path} could not be written`, { path, where: "end" }, { cause: error });
 }

@@ -5,8 +5,9 @@ import { SlimeError } from "@slime/core";
 import fc from "fast-check";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { parseDataPath, sliceRange } from "./data-path.js";
-import { type DataSource, epochOrder, type JsonlSourceOptions, loadPromptSet, openJsonlSource } from "./data-source.js";
+import type { DataSource } from "./data-source.js";
 import { badLinesMax, lineBytesMax } from "./jsonl-file.js";
+import { epochOrder, type JsonlSourceOptions, loadPromptSet, openJsonlSource } from "./jsonl-source.js";
 import type { PromptCodec } from "./prompt-codec.js";
 import { defaultRecordKeys } from "./prompt-record.js";
 import { pythonRandom } from "./python-random.js";
@@ -20,7 +21,8 @@ function fileOf(text: string | Buffer, name = `f${files++}.jsonl`): string {
   writeFileSync(path, text);
   return path;
 }
-const rowsFile = (count: number) => fileOf(Array.from({ length: count }, (_, i) => `${JSON.stringify({ prompt: `p${i}`, label: i })}\n`).join(""));
+const rowsFile = (count: number) =>
+  fileOf(Array.from({ length: count }, (_, i) => `${JSON.stringify({ prompt: `p${i}`, label: i })}\n`).join(""));
 
 /** One token a character; the template wraps in angle brackets. */
 const codec: PromptCodec = {
@@ -28,7 +30,14 @@ const codec: PromptCodec = {
   encode: (prompt) => [...(typeof prompt === "string" ? prompt : "")].map(() => 0),
   decode: () => "",
 };
-const plain: Omit<JsonlSourceOptions, "path"> = { wanted: "--prompt-data", applyChatTemplate: false, codec: null, promptTokensMax: null, shuffle: true, seed: 42 };
+const plain: Omit<JsonlSourceOptions, "path"> = {
+  wanted: "--prompt-data",
+  applyChatTemplate: false,
+  codec: null,
+  promptTokensMax: null,
+  shuffle: true,
+  seed: 42,
+};
 const opened: DataSource[] = [];
 afterEach(() => Promise.all(opened.splice(0).map((source) => source.close())));
 const openCounted = async (path: string, options: Partial<JsonlSourceOptions> = {}) => {
@@ -36,7 +45,8 @@ const openCounted = async (path: string, options: Partial<JsonlSourceOptions> = 
   opened.push(result.source);
   return result;
 };
-const open = async (path: string, options: Partial<JsonlSourceOptions> = {}): Promise<DataSource> => (await openCounted(path, options)).source;
+const open = async (path: string, options: Partial<JsonlSourceOptions> = {}): Promise<DataSource> =>
+  (await openCounted(path, options)).source;
 const ids = async (source: DataSource, count: number) => (await source.take(count)).map((group) => group.instanceId);
 
 async function failure(work: Promise<unknown>): Promise<SlimeError> {
@@ -46,7 +56,12 @@ async function failure(work: Promise<unknown>): Promise<SlimeError> {
 }
 
 describe("pythonRandom", () => {
-  type Case = { readonly name: string; readonly function: string; readonly input: { readonly seed: number; readonly n: number; readonly head?: number; readonly count: number }; readonly expected: number[] };
+  type Case = {
+    readonly name: string;
+    readonly function: string;
+    readonly input: { readonly seed: number; readonly n: number; readonly head?: number; readonly count: number };
+    readonly expected: number[];
+  };
   const { cases } = JSON.parse(readFileSync(new URL("../../../test/golden/algorithms.json", import.meta.url), "utf8")) as { cases: Case[] };
 
   it.each(cases.filter((c) => c.function === "python_shuffle").map((c) => [c.name, c] as const))("%s", (_, { input, expected }) => {
@@ -86,29 +101,49 @@ describe("parseDataPath", () => {
 describe("openJsonlSource", () => {
   it("gives upstream's order: seed + epoch, over the original order each time", async () => {
     const source = await open(rowsFile(5));
-    expect(await ids(source, 12)).toEqual(["0:3", "0:1", "0:2", "0:4", "0:0", "1:1", "1:4", "1:3", "1:2", "1:0", ...[...epochOrder(5, { shuffle: true, seed: 42, epoch: 2 })].slice(0, 2).map((row) => `2:${row}`)]);
+    expect(await ids(source, 12)).toEqual([
+      "0:3",
+      "0:1",
+      "0:2",
+      "0:4",
+      "0:0",
+      "1:1",
+      "1:4",
+      "1:3",
+      "1:2",
+      "1:0",
+      ...[...epochOrder(5, { shuffle: true, seed: 42, epoch: 2 })].slice(0, 2).map((row) => `2:${row}`),
+    ]);
   });
 
   it("S1–S3, S5: a function of its cursor; each epoch whole; state and restore continue", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 1, max: 12 }), fc.array(fc.nat(9), { maxLength: 6 }), fc.nat(9), fc.boolean(), async (size, takes, more, shuffle) => {
-        const path = rowsFile(size);
-        const source = await open(path, { shuffle });
-        const parts = [];
-        for (const count of takes) parts.push(...(await source.take(count)));
-        const state = JSON.parse(JSON.stringify(source.state()));
-        const rest = await source.take(more + size);
-        const whole = [...parts, ...rest];
-        whole.forEach((group, i) => expect(group.groupIndex).toBe(i));
-        for (let epoch = 0; (epoch + 1) * size <= whole.length; epoch++)
-          expect(new Set(whole.slice(epoch * size, (epoch + 1) * size).map((group) => group.instanceId))).toEqual(new Set(Array.from({ length: size }, (_, row) => `${epoch}:${row}`)));
-        const resumed = await open(path, { shuffle });
-        await resumed.restore(state);
-        expect(await resumed.take(more + size)).toEqual(rest);
-        expect(await resumed.lookup(whole.map((group) => group.instanceId))).toEqual(whole);
-        for (const group of whole) expect(group.prompt).toBe(`p${group.instanceId.split(":")[1]}`);
-        await Promise.all(opened.splice(0).map((one) => one.close()));
-      }),
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 12 }),
+        fc.array(fc.nat(9), { maxLength: 6 }),
+        fc.nat(9),
+        fc.boolean(),
+        async (size, takes, more, shuffle) => {
+          const path = rowsFile(size);
+          const source = await open(path, { shuffle });
+          const parts = [];
+          for (const count of takes) parts.push(...(await source.take(count)));
+          const state = JSON.parse(JSON.stringify(source.state()));
+          const rest = await source.take(more + size);
+          const whole = [...parts, ...rest];
+          for (const [i, group] of whole.entries()) expect(group.groupIndex).toBe(i);
+          for (let epoch = 0; (epoch + 1) * size <= whole.length; epoch++)
+            expect(new Set(whole.slice(epoch * size, (epoch + 1) * size).map((group) => group.instanceId))).toEqual(
+              new Set(Array.from({ length: size }, (_, row) => `${epoch}:${row}`)),
+            );
+          const resumed = await open(path, { shuffle });
+          await resumed.restore(state);
+          expect(await resumed.take(more + size)).toEqual(rest);
+          expect(await resumed.lookup(whole.map((group) => group.instanceId))).toEqual(whole);
+          for (const group of whole) expect(group.prompt).toBe(`p${group.instanceId.split(":")[1]}`);
+          await Promise.all(opened.splice(0).map((one) => one.close()));
+        },
+      ),
       { seed: 61, numRuns: 60 },
     );
   });
@@ -148,7 +183,12 @@ describe("openJsonlSource", () => {
   it("reads messages, other keys, labels that are no text, metadata and tools; skips blank lines, a BOM and CRs", async () => {
     const messages = [{ role: "user", content: "hi" }];
     const text = `\uFEFF${JSON.stringify({ question: "one", answer: 7, extra: { a: 1 }, tools: [{ name: "t" }] })}\r\n\n  \n${JSON.stringify({ question: messages, answer: ["x"] })}`;
-    const source = await open(fileOf(text), { shuffle: false, applyChatTemplate: true, codec, keys: { ...defaultRecordKeys, input: "question", label: "answer", metadata: "extra" } });
+    const source = await open(fileOf(text), {
+      shuffle: false,
+      applyChatTemplate: true,
+      codec,
+      keys: { ...defaultRecordKeys, input: "question", label: "answer", metadata: "extra" },
+    });
     expect(await source.take(2)).toEqual([
       { groupIndex: 0, instanceId: "0:0", prompt: "<user>one", label: "7", metadata: { a: 1, tools: [{ name: "t" }] } },
       { groupIndex: 1, instanceId: "0:1", prompt: "<user>hi", label: '["x"]', metadata: {} },
@@ -157,7 +197,21 @@ describe("openJsonlSource", () => {
   });
 
   it("reports every bad line with place and fix, and the rest by number (J1)", async () => {
-    const path = fileOf(['{"prompt":"ok"}', "{broken", '{"text":"x"}', '["prompt"]', '{"prompt":""}', '{"prompt":7}', '{"prompt":[]}', '{"prompt":[{"role":"user"}]}', '{"prompt":[{"role":"user","content":"x"}]}', '{"prompt":"x","metadata":3}', '{"prompt":"x","tools":3}'].join("\n"));
+    const path = fileOf(
+      [
+        '{"prompt":"ok"}',
+        "{broken",
+        '{"text":"x"}',
+        '["prompt"]',
+        '{"prompt":""}',
+        '{"prompt":7}',
+        '{"prompt":[]}',
+        '{"prompt":[{"role":"user"}]}',
+        '{"prompt":[{"role":"user","content":"x"}]}',
+        '{"prompt":"x","metadata":3}',
+        '{"prompt":"x","tools":3}',
+      ].join("\n"),
+    );
     const error = await failure(open(path));
     expect(SlimeError.is(error, "data.invalid") && error.details.issues.map((issue) => issue.replace(`${path}:`, ""))).toEqual([
       expect.stringMatching(/^2: is not JSON \(.*\): mend or remove the line$/),
@@ -175,7 +229,9 @@ describe("openJsonlSource", () => {
     expect(SlimeError.is(many, "data.invalid") && many.details.issues.length).toBe(badLinesMax + 1);
     expect(many.message).toContain(`${badLinesMax + 7} bad lines`);
     expect(many.message).toContain("and 7 more bad lines");
-    expect((await failure(open(rowsFile(2), { keys: { ...defaultRecordKeys, label: "answer" } }))).message).toContain('has no "answer", which --label-key asks for');
+    expect((await failure(open(rowsFile(2), { keys: { ...defaultRecordKeys, label: "answer" } }))).message).toContain(
+      'has no "answer", which --label-key asks for',
+    );
     expect((await failure(open(fileOf(Buffer.from([0x22, 0xff, 0x22, 0x0a]))))).message).toContain("is not UTF-8");
   });
 
@@ -189,7 +245,10 @@ describe("openJsonlSource", () => {
   });
 
   it("names a missing file, a directory and formats it does not read", async () => {
-    expect(await failure(open(join(directory, "none.jsonl")))).toMatchObject({ code: "file.missing", details: { wanted: "--prompt-data" } });
+    expect(await failure(open(join(directory, "none.jsonl")))).toMatchObject({
+      code: "file.missing",
+      details: { wanted: "--prompt-data" },
+    });
     expect((await failure(open(join(directory, "x.parquet")))).message).toContain("convert it to JSONL");
     expect((await failure(open(join(directory, "x.txt")))).code).toBe("config.invalid");
   });
@@ -197,7 +256,8 @@ describe("openJsonlSource", () => {
   it("will not resume on other data, and notices a file that changes under it", async () => {
     const path = rowsFile(3);
     const state = (await open(path)).state();
-    for (const options of [{ seed: 1 }, { shuffle: false }]) expect((await failure((await open(path, options)).restore(state))).code).toBe("data.invalid");
+    for (const options of [{ seed: 1 }, { shuffle: false }])
+      expect((await failure((await open(path, options)).restore(state))).code).toBe("data.invalid");
     expect((await failure((await open(rowsFile(4))).restore(state))).message).toContain("sha256");
     expect((await failure((await open(path)).restore({ version: 9 }))).message).toContain("holds no place");
     const source = await open(path);
@@ -207,7 +267,13 @@ describe("openJsonlSource", () => {
   });
 
   it("loads an evaluation set in its own order under its own name", async () => {
-    const set = await loadPromptSet("held", { path: `${rowsFile(6)}@[2:5]`, wanted: "--eval-prompt-data", applyChatTemplate: false, codec: null, promptTokensMax: null });
+    const set = await loadPromptSet("held", {
+      path: `${rowsFile(6)}@[2:5]`,
+      wanted: "--eval-prompt-data",
+      applyChatTemplate: false,
+      codec: null,
+      promptTokensMax: null,
+    });
     expect(set.map((group) => [group.instanceId, group.groupIndex, group.label])).toEqual([
       ["held:2", 0, "2"],
       ["held:3", 1, "3"],
