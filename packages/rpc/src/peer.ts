@@ -266,7 +266,12 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   #fail(callId: number, method: string, error: unknown): void {
     const { who } = this.#options.hello;
     const failure = toFailure(error, `${who.id}#${who.incarnation}/pid ${who.pid}`, method);
-    this.#post((out) => writeFailure(out, callId, failure));
+    try {
+      this.#post((out) => writeFailure(out, callId, failure));
+    } catch {
+      // Details past the limits: the caller gets the rest.
+      this.#post((out) => writeFailure(out, callId, { ...failure, details: null, cause: null }));
+    }
   }
 
   #finish(call: Incoming, value: unknown, error: unknown, fine: boolean): void {

@@ -21,7 +21,7 @@ function search(value: unknown, where: string, ancestors: readonly object[], hoo
   if ((typeof value !== "object" && typeof value !== "function") || value === null) return undefined;
   const circle = ancestors.indexOf(value);
   if (circle >= 0) return { where, reason: "it is part of a cycle; send a tree" };
-  if (ancestors.length > depthMax) return { where: where.slice(0, 200), reason: `it lies deeper than ${depthMax} levels; send a flatter value` };
+  if (ancestors.length >= depthMax) return { where: where.slice(0, 200), reason: `it lies deeper than ${depthMax} levels; send a flatter value` };
   const within = [...ancestors, value];
   if (Array.isArray(value)) {
     for (const [i, item] of value.entries()) {
