@@ -8,6 +8,7 @@ import { type KlKind, klTokens } from "./kl.js";
 import { type PolicyLossInput, type PolicyLossOptions, policyLoss } from "./policy-loss.js";
 import { reduceTokens } from "./reducers.js";
 
+/** Columns of the policy loss, and those of the other terms. */
 export interface ObjectiveInput extends PolicyLossInput {
   /** Entropy of each token's distribution, before any top-p mask. */
   readonly entropy_T: Floats;
@@ -15,11 +16,13 @@ export interface ObjectiveInput extends PolicyLossInput {
   readonly refLogProbs_T?: Floats | undefined;
 }
 
+/** The coefficients of the terms; `klLoss` null leaves the reference out. */
 export interface ObjectiveOptions extends PolicyLossOptions {
   readonly entropyCoef: number;
   readonly klLoss: { readonly coef: number; readonly kind: KlKind; readonly unbiased: boolean } | null;
 }
 
+/** The loss, its derivatives and what is reported of it. */
 export interface Objective {
   readonly loss: number;
   /** d loss / d ℓ_t. */
@@ -32,6 +35,7 @@ export interface Objective {
   };
 }
 
+/** All terms of one micro-batch. @param weights_T the reducer's weights; micro-batches and ranks add up. */
 export function objective(input: ObjectiveInput, options: ObjectiveOptions, weights_T: Floats): Objective {
   const { entropy_T, refLogProbs_T } = input;
   sameLength(input.logProbs_T.length, { entropy_T, refLogProbs_T });

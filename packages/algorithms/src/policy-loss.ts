@@ -22,6 +22,7 @@ export interface ClipOptions {
 /** How ratio and loss are formed; the estimators that are not named here train with "ppo". */
 export type PolicyLossKind = "ppo" | "gspo" | "cispo";
 
+/** Upstream's `--eps-clip…` and `--opsm-delta`. */
 export interface PolicyLossOptions extends ClipOptions {
   readonly kind: PolicyLossKind;
   /** Off-policy sequence mask: tokens with A < 0 of sequences whose mean(ℓ_old − ℓ) exceeds this lose their loss. */
@@ -40,6 +41,7 @@ export interface PolicyLossInput {
   readonly factors_T?: Floats | undefined;
 }
 
+/** The policy's loss of one micro-batch. */
 export interface PolicyLoss {
   /** Σ weight · loss_T. */
   readonly loss: number;

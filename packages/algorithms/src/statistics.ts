@@ -26,6 +26,7 @@ export function passRates(rewards_PG: Floats, groupSize: number): Readonly<Recor
   return rates;
 }
 
+/** What reports say of a set of numbers. */
 export interface Summary {
   readonly mean: number;
   readonly median: number;

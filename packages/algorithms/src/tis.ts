@@ -5,6 +5,7 @@
  */
 import { at, type Floats, sameLength } from "./floats.js";
 
+/** Upstream's `--tis-clip` and `--tis-clip-low`. */
 export interface TisOptions {
   readonly tisClip: number;
   readonly tisClipLow: number;
@@ -12,6 +13,7 @@ export interface TisOptions {
   readonly mode: "truncate" | "icepop";
 }
 
+/** Factors per token, and what is reported of them. */
 export interface TisWeights {
   /** The factor for the loss. */
   readonly factors_T: Float64Array;
@@ -23,6 +25,7 @@ export interface TisWeights {
   readonly clipped_T: Float64Array;
 }
 
+/** Both log-probs are of the same sampled tokens: by the trainer before the step, by the engine at sampling. */
 export function tisWeights(trainLogProbs_T: Floats, rolloutLogProbs_T: Floats, options: TisOptions): TisWeights {
   sameLength(trainLogProbs_T.length, { rolloutLogProbs_T });
   const raw_T = Float64Array.from(trainLogProbs_T, (logProb, t) => Math.exp(logProb - at(rolloutLogProbs_T, t)));

@@ -1,6 +1,7 @@
 /** The critic's loss, per token and with its derivative. Invariant V1: `grad_T` is the derivative of `loss`. */
 import { at, type Floats, sameLength } from "./floats.js";
 
+/** The critic's loss of one micro-batch. */
 export interface ValueLoss {
   readonly loss: number;
   readonly loss_T: Float64Array;

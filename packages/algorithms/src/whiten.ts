@@ -13,6 +13,7 @@ export interface Moments {
   readonly sumOfSquares: number;
 }
 
+/** Moments of the trained tokens of one part. */
 export function maskedMoments(values_T: Floats, mask_T: Floats): Moments {
   sameLength(values_T.length, { mask_T });
   let [count, sum, sumOfSquares] = [0, 0, 0];
@@ -27,6 +28,7 @@ export function maskedMoments(values_T: Floats, mask_T: Floats): Moments {
   return { count, sum, sumOfSquares };
 }
 
+/** Moments of all parts together (H1). */
 export function addMoments(parts: readonly Moments[]): Moments {
   return parts.reduce((a, b) => ({ count: a.count + b.count, sum: a.sum + b.sum, sumOfSquares: a.sumOfSquares + b.sumOfSquares }), {
     count: 0,

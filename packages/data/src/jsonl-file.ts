@@ -17,6 +17,7 @@ export const badLinesMax = 20;
 
 const chunkBytes = 1024 * 1024;
 
+/** An open, checked file. */
 export interface JsonlFile {
   readonly path: string;
   readonly rows: number;

@@ -14,6 +14,7 @@ import type { PromptCodec } from "./prompt-codec.js";
 import { defaultRecordKeys, type PromptRecord, parsePromptRecord, type RecordKeys } from "./prompt-record.js";
 import { pythonRandom } from "./python-random.js";
 
+/** What a source reads and in which order, under the names of upstream's flags where they have one. */
 export interface JsonlSourceOptions {
   /** `file.jsonl` or `file.jsonl@[a:b]`. */
   readonly path: string;

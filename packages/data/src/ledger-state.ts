@@ -33,6 +33,7 @@ export type LedgerEntry =
       readonly reason: string;
     };
 
+/** The five phases. */
 export type LedgerPhase = LedgerEntry["phase"];
 
 /** What one line of the ledger says. `ids` are instance ids, `<epoch>:<row>`. */
@@ -59,6 +60,7 @@ export type LedgerSnapshot = {
 /** Most instances of one command. */
 export const commandInstancesMax = 1_000_000;
 
+/** Instances in each phase; they add up to all that were issued (L1). */
 export type LedgerCounts = Readonly<Record<LedgerPhase, number>>;
 
 /** Changed in place by `applyCommand` alone. */
@@ -233,6 +235,7 @@ export function describeEntry(entry: LedgerEntry): string {
   }
 }
 
+/** The state as plain JSON; `restore` makes the same state of it. */
 export function snapshotOf(state: LedgerState): LedgerSnapshot {
   const rows = new Map<string, { entry: LedgerEntry; ids: string[] }>();
   for (const [id, entry] of state.entries()) {

@@ -17,11 +17,13 @@ import {
 import { type LogFile, openLogFile } from "./log-file.js";
 import { type LogRecord, openRecordLog, parseRecords, type RecordLog } from "./record-log.js";
 
+/** What the header of a ledger file says. */
 export const ledgerFormat = { format: "slime.ledger", version: 1 } as const;
 
 /** One command as it was recorded: `at` is when (milliseconds since 1970), `op` the operation id or null. */
 export type LedgerRecord = LedgerCommand & { readonly seq: number; readonly at: number; readonly op: string | null };
 
+/** The ledger of one run, which this process alone writes. Opened by `openLedger`. */
 export class Ledger {
   readonly #log: RecordLog;
   readonly #state: LedgerState;

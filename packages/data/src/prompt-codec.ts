@@ -14,6 +14,7 @@ export interface PromptCodec {
   readonly decode: (ids: readonly number[], options: { readonly skipSpecialTokens: boolean }) => string;
 }
 
+/** What a template gets beside the messages. */
 export interface PromptCodecOptions {
   /** More variables for the template: `--apply-chat-template-kwargs`. */
   readonly chatTemplateKwargs?: Readonly<Record<string, unknown>> | undefined;

@@ -12,8 +12,10 @@ export interface RecordKeys {
   readonly tools: string | null;
 }
 
+/** The fields that are read when no flag names others. */
 export const defaultRecordKeys: RecordKeys = { input: null, label: null, metadata: null, tools: null };
 
+/** One line of a data file, understood. */
 export interface PromptRecord {
   readonly prompt: Prompt;
   readonly label: string | null;
@@ -22,6 +24,7 @@ export interface PromptRecord {
   readonly tools: readonly unknown[] | null;
 }
 
+/** Bad lines are an expected outcome: all of them are collected before anything fails. */
 export type ParsedRecord = { readonly kind: "record"; readonly record: PromptRecord } | { readonly kind: "bad"; readonly issue: string };
 
 /** Reads one JSON line. What is wrong is said together with what to do about it. */

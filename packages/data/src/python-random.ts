@@ -8,6 +8,7 @@ import { invariant } from "@slime/core";
 const words = 624;
 const middle = 397;
 
+/** The part of Python's `random.Random` that orders depend on. */
 export interface PythonRandom {
   /** Uniform in [0, 1). */
   readonly random: () => number;

@@ -15,6 +15,7 @@ import type { LogFile } from "./log-file.js";
 /** A JSON object; keys `crc`, `seq`, `format` and `version` are the log's. */
 export type LogRecord = Readonly<Record<string, unknown>>;
 
+/** What the first line of a log says, so that no program reads another's file as its own. */
 export interface RecordLogFormat {
   /** Like `slime.ledger`. */
   readonly format: string;
@@ -24,6 +25,7 @@ export interface RecordLogFormat {
 /** Longest line that is written or read. */
 export const recordBytesMax = 256 * 1024 * 1024;
 
+/** A log, and what it held. */
 export interface OpenedLog {
   readonly log: RecordLog;
   readonly records: readonly LogRecord[];
