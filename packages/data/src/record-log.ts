@@ -103,7 +103,7 @@ function formatLine(body: LogRecord): Buffer {
       value: rest.length,
       max: recordBytesMax,
     });
-  return Buffer.concat([Buffer.from(prefixOf(rest)), rest, Buffer.from("\n")]);
+  return Buffer.concat([Buffer.from(prefixOf(rest)), rest, Buffer.of(0x0a)]);
 }
 
 function checkHeader(record: LogRecord, path: string, format: RecordLogFormat): void {
