@@ -3,7 +3,7 @@ import { invariant, SlimeError } from "@slime/core";
 import { EmbeddedTrainer, soloCollective } from "@slime/embedded";
 import { type ActorHandle, ctx, defineActors, get, type ObjectRef } from "@slime/runtime";
 import { RankSum } from "./rank-sum.js";
-import type { OpHeader, TrainOnRank } from "./trainer-protocol.js";
+import { type OpHeader, type TrainOnRank, withSignal } from "./trainer-protocol.js";
 
 export interface ActorTrainerOptions {
   readonly rank: number;
@@ -33,14 +33,16 @@ export class ActorTrainer {
     this.#root = root;
   }
 
-  async start(op: OpHeader, request: { readonly checkpoint: string | null }): Promise<TrainerInfo> {
+  async start(header: OpHeader, request: { readonly checkpoint: string | null }): Promise<TrainerInfo> {
+    const op = withSignal(header);
     ctx().phase("loading the model");
     await this.#trainer?.close();
     this.#trainer = new EmbeddedTrainer({ collective: this.#collective() });
-    return this.#trainer.init(withSignal(op), { ...this.#options.init, load: request.checkpoint });
+    return this.#trainer.init(op, { ...this.#options.init, load: request.checkpoint });
   }
 
-  async train(op: OpHeader, request: TrainOnRank): Promise<{ readonly steps: readonly TrainStepResult[]; readonly timers: Readonly<Record<string, number>>; readonly rolloutMetrics: Readonly<Record<string, number>> }> {
+  async train(header: OpHeader, request: TrainOnRank): Promise<{ readonly steps: readonly TrainStepResult[]; readonly timers: Readonly<Record<string, number>>; readonly rolloutMetrics: Readonly<Record<string, number>> }> {
+    const op = withSignal(header);
     const timers: Record<string, number> = {};
     const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
       const started = performance.now();
@@ -119,11 +121,7 @@ export class ActorTrainer {
 }
 defineActors(import.meta.url, { ActorTrainer });
 
-function withSignal(op: OpHeader): Op {
-  return { opId: op.opId, timeoutMs: op.timeoutMs, signal: ctx().call.signal };
-}
-
-const sub = (op: OpHeader, name: string): Op => withSignal({ ...op, opId: `${op.opId}/${name}` });
+const sub = (op: Op, name: string): Op => ({ ...op, opId: `${op.opId}/${name}` });
 
 async function inTurn<A, B>(items: readonly A[], work: (item: A, at: number) => Promise<B>): Promise<B[]> {
   const out: B[] = [];

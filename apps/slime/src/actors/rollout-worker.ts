@@ -1,19 +1,18 @@
 import { appendFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { Prompt, Sample, SampleSummary, SamplingParams } from "@slime/backend";
+import type { Sample, SampleSummary, SamplingParams } from "@slime/backend";
 import { SlimeError, systemClock } from "@slime/core";
+import { loadPromptCodec } from "@slime/data";
 import { RewardPool, rewardPoolDefaults, type RewardSpec } from "@slime/rewards";
 import { assemble, type GenerationLimits, type GroupDone, type GroupRequest, RolloutRunner } from "@slime/rollout";
 import { HttpEngine } from "@slime/router";
 import { ctx, defineActors, type ObjectRef, put } from "@slime/runtime";
 import type { SampleRecord } from "@slime/training";
-import { loadTokenizer } from "@slime/data";
 
 export interface RolloutWorkerOptions {
   readonly routerUrl: string;
   readonly hfCheckpoint: string;
-  readonly applyChatTemplate: boolean;
-  readonly chatTemplateArgs: Readonly<Record<string, unknown>>;
+  readonly chatTemplateKwargs: Readonly<Record<string, unknown>>;
   readonly reward: RewardSpec;
   readonly rewardKey: string | null;
   readonly evalRewardKey: string | null;
@@ -54,7 +53,7 @@ export class RolloutWorker {
   static readonly methodGroups = { abort: "control", setRouter: "control" };
   readonly #options: RolloutWorkerOptions;
   readonly #rewards: RewardPool;
-  readonly #runner: RolloutRunner;
+  readonly #runner: Promise<RolloutRunner>;
   #router: HttpEngine;
   #round = new AbortController();
 
@@ -67,15 +66,9 @@ export class RolloutWorker {
       clock: systemClock,
       groupMsMax: options.rewardMsMax,
     });
-    const tokenizer = loadTokenizer(options.hfCheckpoint);
-    const encode = (prompt: Prompt) => tokenizer.encodePrompt(prompt, { applyChatTemplate: options.applyChatTemplate, kwargs: options.chatTemplateArgs });
-    this.#runner = new RolloutRunner({
-      generator: { generate: (request, how) => this.#router.generate(request, how) },
-      encode,
-      score: (samples) => this.#rewards.score(samples),
-      limits: options.limits,
-      concurrency: options.concurrency,
-    });
+    this.#runner = this.#load();
+    // Whoever asks for a rollout hears of a tokenizer that cannot be read.
+    this.#runner.catch(() => undefined);
   }
 
   async rollout(request: WorkerRequest): Promise<WorkerResult> {
@@ -112,9 +105,22 @@ export class RolloutWorker {
     await this.#router.close();
   }
 
-  #run(request: WorkerRequest): Promise<readonly GroupDone[]> {
+  async #load(): Promise<RolloutRunner> {
+    const { hfCheckpoint, chatTemplateKwargs, limits, concurrency } = this.#options;
+    const codec = await loadPromptCodec(hfCheckpoint, { chatTemplateKwargs });
+    return new RolloutRunner({
+      generator: { generate: (request, how) => this.#router.generate(request, how) },
+      encode: codec.encode,
+      score: (samples) => this.#rewards.score(samples),
+      limits,
+      concurrency,
+    });
+  }
+
+  async #run(request: WorkerRequest): Promise<readonly GroupDone[]> {
     ctx().phase(`rollout ${request.rolloutId}`, { waitingFor: "router" });
-    return this.#runner.run({ ...request, signal: AbortSignal.any([this.#round.signal, ctx().call.signal]) });
+    const signals = [this.#round.signal, ctx().call?.signal].filter((signal) => signal !== undefined);
+    return (await this.#runner).run({ ...request, signal: AbortSignal.any(signals) });
   }
 
   async #keep(request: WorkerRequest, outcomes: readonly GroupDone[], rewardKey: string | null): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Op, RowAddress, TokenValues } from "@slime/backend";
+import { ctx } from "@slime/runtime";
 
 /** An operation as it crosses the wire: its signal does not, the call's own takes its place. */
 export type OpHeader = Pick<Op, "opId" | "timeoutMs">;
@@ -22,4 +23,10 @@ export interface TrainOnRank {
   /** By step, from a `RefModel` of its own; null: this rank's own reference. */
   readonly refLogProbs: readonly TokenValues[] | null;
   readonly updateRefAfter: boolean;
+}
+
+/** An operation as the rank takes it: with the signal of the call that brought it. Called before a method's first `await`, where that call is known. */
+export function withSignal(op: OpHeader): Op {
+  const signal = ctx().call?.signal;
+  return { opId: op.opId, timeoutMs: op.timeoutMs, ...(signal && { signal }) };
 }

@@ -1,6 +1,6 @@
-import type { Fence, Op } from "@slime/backend";
+import type { Fence, Op, Router as RouterPort } from "@slime/backend";
 import { backoffDelayMs, causeChain, type Clock, defaultBackoff, invariant, type Logger, type Random, sleep, SlimeError } from "@slime/core";
-import { HttpEngine } from "@slime/router";
+import { HttpEngine, httpRouter } from "@slime/router";
 import type { ActorHandle, ActorStatus } from "@slime/runtime";
 import type { EngineFleet, EngineHandle, FleetEvent } from "@slime/training";
 import type { RolloutEngine } from "../actors/rollout-engine.js";
@@ -37,6 +37,7 @@ export class Fleet implements EngineFleet {
   /** Moves happen one after another, so that a router never learns of engines in another order than they came. */
   #last: Promise<void> = Promise.resolve();
   #routerLife = 0;
+  #router: RouterPort | null = null;
   #started = false;
 
   constructor(parts: FleetParts) {
@@ -45,8 +46,8 @@ export class Fleet implements EngineFleet {
   }
 
   readonly fence: Fence = {
-    close: (url) => this.#parts.router.fence.options({ timeoutMs: controlMsMax, retries: 2 })(url),
-    open: (url, version) => this.#parts.router.open.options({ timeoutMs: controlMsMax, retries: 2 })(url, version),
+    close: async (url) => (await this.#routerPort()).fence(url),
+    open: async (url, version) => (await this.#routerPort()).open(url, version),
   };
 
   list(): readonly EngineHandle[] {
@@ -69,6 +70,7 @@ export class Fleet implements EngineFleet {
     const wait = { timeoutMs: op.timeoutMs, ...(op.signal && { signal: op.signal }) };
     await router.ready(wait);
     this.#routerLife = router.state().incarnation;
+    await this.#raiseRouter();
     await Promise.all(
       engines.map(async (engine, at) => {
         await engine.ready(wait);
@@ -93,16 +95,16 @@ export class Fleet implements EngineFleet {
     const slot = this.#slots[at];
     if (slot?.kind === "up" && (status.state !== "ALIVE" || status.incarnation !== slot.incarnation)) {
       this.#slots[at] = { kind: "down" };
-      this.emit({ kind: "engine.died", engineId: slot.handle.id, reason: status.death?.message ?? `it is ${status.state}` });
+      this.emit({ kind: "engine.died", engineId: slot.handle.id, url: slot.handle.url, reason: status.death?.message ?? `it is ${status.state}` });
       this.#inTurn("remove engine", async () => {
-        await this.#parts.router.remove.options({ timeoutMs: controlMsMax, retries: 2 })(slot.handle.url);
+        await (await this.#routerPort()).remove(slot.handle.url);
         await slot.handle.engine.close();
       });
     }
     if (status.state !== "ALIVE" || (slot?.kind === "up" && slot.incarnation === status.incarnation)) return;
     this.#inTurn("raise engine", async () => {
-      await this.#raise(at, status.incarnation);
-      this.emit({ kind: "engine.started", engineId: engineId(at) });
+      const { id, url } = await this.#raise(at, status.incarnation);
+      this.emit({ kind: "engine.started", engineId: id, url });
     });
   }
 
@@ -114,9 +116,9 @@ export class Fleet implements EngineFleet {
     }
     this.#routerLife = status.incarnation;
     this.#inTurn("raise router", async () => {
-      const { router, workers } = this.#parts;
-      const { url } = await router.start.options({ timeoutMs: controlMsMax })();
+      const url = await this.#raiseRouter();
       for (const engine of this.list()) await this.#introduce(engine.url);
+      const { workers } = this.#parts;
       await Promise.all(workers.map((worker) => worker.setRouter.options({ timeoutMs: controlMsMax })(url).catch(() => undefined)));
       this.emit({ kind: "router.started" });
     });
@@ -131,7 +133,7 @@ export class Fleet implements EngineFleet {
       } else if (status.incarnation !== life) {
         life = status.incarnation;
         this.#inTurn("tell worker", async () => {
-          const { url } = await this.#parts.router.start.options({ timeoutMs: controlMsMax, retries: 2 })();
+          const { url } = await this.#routerPort();
           await worker.setRouter.options({ timeoutMs: controlMsMax })(url);
         });
       }
@@ -139,20 +141,35 @@ export class Fleet implements EngineFleet {
   }
 
   /** Brings one engine's life up to where the router knows it, fenced (F1). */
-  async #raise(at: number, incarnation: number): Promise<void> {
+  async #raise(at: number, incarnation: number): Promise<EngineHandle> {
     const actor = this.#parts.engines[at];
     invariant(actor !== undefined, `there is an engine ${at}`);
     const { url } = await actor.start.options({ timeoutMs: engineStartMsMax })();
     const engine = new HttpEngine({ url, name: engineId(at) });
     await engine.health(controlMsMax);
     await this.#introduce(url);
-    this.#slots[at] = { kind: "up", incarnation, handle: { id: engineId(at), url, engine } };
+    const handle = { id: engineId(at), url, engine };
+    this.#slots[at] = { kind: "up", incarnation, handle };
+    return handle;
   }
 
   async #introduce(url: string): Promise<void> {
-    const { router } = this.#parts;
-    await router.add.options({ timeoutMs: controlMsMax, retries: 2 })(url);
-    await router.fence.options({ timeoutMs: controlMsMax, retries: 2 })(url);
+    const router = await this.#routerPort();
+    await router.add(url);
+    await router.fence(url);
+  }
+
+  /** The router of this life, over HTTP. */
+  async #raiseRouter(): Promise<string> {
+    const { url } = await this.#parts.router.start.options({ timeoutMs: controlMsMax })();
+    this.#router = httpRouter(url);
+    return url;
+  }
+
+  async #routerPort(): Promise<RouterPort> {
+    if (this.#router === null) await this.#raiseRouter();
+    invariant(this.#router !== null, "raising a router gives one");
+    return this.#router;
   }
 
   /** Runs moves one after another and tries a failed one again; the next life of its actor gives a fresh chance beyond that. */

@@ -1,0 +1,40 @@
+import { causeChain, factsOf, SlimeError } from "@slime/core";
+import { type Command, CommanderError } from "commander";
+
+/** Exit code of a wrong command line, as shells use it. */
+const usageExitCode = 2;
+
+/**
+ * Parses the command line, runs what it names, and turns any failure into lines for a person and an exit code by class:
+ * 2 usage, 65 data, 66 no input, 69 unavailable, 70 bug, 73 conflict, 74 I/O, 75 try again, 78 configuration.
+ */
+export async function runCli(program: Command, argv: readonly string[] = process.argv): Promise<void> {
+  const strict = (command: Command) => {
+    command.exitOverride().showHelpAfterError(`(${commandPath(command)} --help explains)`);
+    command.commands.forEach(strict);
+  };
+  strict(program);
+  try {
+    await program.parseAsync([...argv]);
+  } catch (error) {
+    process.exitCode = report(error);
+  }
+}
+
+/** Writes what went wrong to stderr and returns the exit code. */
+export function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : usageExitCode;
+  const issues = SlimeError.isAny(error) && "issues" in error.details ? (error.details.issues as readonly string[]) : [];
+  if (issues.length > 1) {
+    process.stderr.write(`error: ${issues.length} problems\n${issues.map((issue) => `  - ${issue}\n`).join("")}`);
+  } else {
+    const [first, ...causes] = causeChain(error);
+    process.stderr.write(`error: ${first ?? String(error)}\n${causes.map((cause) => `  because: ${cause}\n`).join("")}`);
+  }
+  if (!SlimeError.isAny(error) && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
+  return factsOf(error).exitCode;
+}
+
+function commandPath(command: Command): string {
+  return command.parent === null ? command.name() : `${commandPath(command.parent)} ${command.name()}`;
+}
