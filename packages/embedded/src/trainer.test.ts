@@ -1,7 +1,7 @@
 import type { Collective, LossConfig, Op, OptimizerConfig, RankBatch, TrainerInit, TrainStepRequest } from "@slime/backend";
 import { selectRows } from "@slime/backend";
 import { SlimeError } from "@slime/core";
-import { readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memoryCollectives, soloCollective } from "./collective.js";
@@ -150,6 +150,15 @@ describe("EmbeddedTrainer", () => {
     expect(record).toEqual([1, 2, 3].map((at) => ({ step: at, rolloutId: at - 1, instances: [["0:0", 2], ["0:1", 2]] })));
     const third = await trainer({ init: { load: again, fromScratch: false, hfCheckpoint: join(again, "model") } });
     expect(await weights(third)).toEqual(await weights(one));
+  });
+
+  it("keeps the last two exports, also when one is made again", async () => {
+    const rank = await trainer();
+    const directory = await mkdtemp(join(root, "exports-"));
+    for (const version of [1, 2, 2, 3, 3, 3]) await rank.exportWeights(op(), { version, directory });
+    expect((await readdir(directory)).sort()).toEqual(["weights-2.bin", "weights-3.bin"]);
+    await rank.close();
+    expect(await readdir(directory)).toEqual([]);
   });
 
   it("refuses what the model cannot hold, with the sample named", async () => {

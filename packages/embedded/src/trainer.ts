@@ -26,7 +26,7 @@ export class EmbeddedTrainer implements TrainerRank {
   readonly #collective: Collective;
   readonly #clock: Clock;
   readonly #ops = new RecordedOps();
-  readonly #exports: string[] = [];
+  #exports: string[] = [];
   #phase: Phase = { kind: "new" };
   /** Ends when the op before has: ops share the arena, so they never interleave. */
   #last: Promise<unknown> = Promise.resolve();
@@ -123,7 +123,7 @@ export class EmbeddedTrainer implements TrainerRank {
       const checksum = checksumHex(arena, actor.base, bytes);
       await writeFile(`${path}.tmp`, new Uint8Array(actor.view().buffer, actor.base, bytes));
       await rename(`${path}.tmp`, path);
-      this.#exports.push(path);
+      this.#exports = [...this.#exports.filter((other) => other !== path), path];
       for (const old of this.#exports.splice(0, this.#exports.length - exportsKept)) await rm(old, { force: true });
       return { kind: "shared-memory", path, bytes, checksum, tensors: actor.layout.tensors.map(({ name, shape, offset }) => ({ name, shape, offset: offset * 4 })) };
     });
