@@ -193,8 +193,10 @@ describe("lives", () => {
     await counter.ready();
     const seen: string[] = [];
     counter.onStateChange(({ state }) => void seen.push(state));
+    await counter.add(0);
     const lost = counter.waitForAbort().catch((e: unknown) => e);
     const kept = counter.ids.options({ retries: 1 })().catch((e: unknown) => e);
+    await clock.run(1);
     await cluster.crash(counter);
     expect(await lost).toMatchObject({ code: "actor.unavailable" });
     expect(((await lost) as Error).message).toContain("SIGKILL");
@@ -208,7 +210,7 @@ describe("lives", () => {
 
   it("a broken connection to a living actor: without retries unavailable, with retries one execution", async () => {
     const counter = actor(Counter);
-    await counter.ready();
+    await counter.add(0);
     cluster.stall(counter);
     const plain = counter.add(1).catch((e: unknown) => e);
     const retried = counter.add.options({ retries: 3 })(10);

@@ -113,6 +113,7 @@ export function startHost(parts: ActorHostParts): ActorHost {
         log: actorLog,
         onPhase: (phase, waitsFor) => link.tell("host.phase", { actorId: spec.actorId, incarnation: spec.incarnation, phase, waitsFor }),
         onExit: () => void leave(),
+        leasePorts: (count) => link.ask("host.leasePorts", { count }),
         onConstructing: setHostedContext,
       });
     } catch (error) {

@@ -20,6 +20,8 @@ export interface ActorContext {
   readonly call: CallContext | null;
   /** Says what the actor does and whom it waits for; shown by `slime status` and by whoever waits for this actor. */
   readonly phase: (text: string, options?: { readonly waitingFor?: string }) => void;
+  /** Ports of this machine that nobody else is given and that are free now; they return with the process's end. @throws unsupported without a daemon. */
+  readonly leasePorts: (count: number) => Promise<readonly number[]>;
   /** Ends the actor in order: calls that wait are finished first; it is not restarted. */
   readonly exit: () => void;
 }

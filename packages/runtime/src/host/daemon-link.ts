@@ -3,7 +3,7 @@
  * N1 one connection at a time. N2 `onOrphaned` is called once, `orphanGraceMs` after the last daemon was lost. N3 `report`
  * never throws: what cannot be said now is in the next registration.
  */
-import { backoffDelayMs, type BackoffPolicy, type Clock, type Logger, type Random, type Timer } from "@slime/core";
+import { backoffDelayMs, SlimeError, type BackoffPolicy, type Clock, type Logger, type Random, type Timer } from "@slime/core";
 import type { Handler, HostRegistration, HostToNode, HostWelcome, Peer } from "@slime/rpc";
 
 export interface DaemonLinkParts {
@@ -22,6 +22,8 @@ export interface DaemonLinkParts {
 export interface DaemonLink {
   /** True when the daemon has it; false when there is none or it does not answer. */
   readonly report: <K extends keyof HostToNode>(name: K, args: HostToNode[K]["args"]) => Promise<boolean>;
+  /** Asks the daemon. @throws unsupported while there is none, or what the call fails with. */
+  readonly ask: <K extends keyof HostToNode>(name: K, args: HostToNode[K]["args"]) => Promise<HostToNode[K]["result"]>;
   /** Without an answer, for what does not matter later. */
   readonly tell: <K extends keyof HostToNode>(name: K, args: HostToNode[K]["args"]) => void;
   readonly close: () => Promise<void>;
@@ -90,6 +92,10 @@ export function daemonLink(parts: DaemonLinkParts): DaemonLink {
         log.warn("host.unreported", { what: name, error: String(error) });
         return false;
       }
+    },
+    async ask(name, args) {
+      if (state.kind !== "linked") throw new SlimeError("unsupported", `${name} needs the node's daemon, which is away; try again when it is back`, { what: name, why: "no daemon" });
+      return (await state.peer.call(name, args, { timeoutMs: reportTimeoutMs })) as never;
     },
     tell(name, args) {
       if (state.kind !== "linked" || state.peer.ended) return;

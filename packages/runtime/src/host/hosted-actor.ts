@@ -19,11 +19,12 @@ type Constructor = new (...args: readonly unknown[]) => Instance;
 
 export interface HostedActorParts {
   readonly spec: ActorSpec;
-  readonly context: Omit<ActorContext, "call" | "signal" | "phase" | "exit">;
+  readonly context: Omit<ActorContext, "call" | "signal" | "phase" | "exit" | "leasePorts">;
   readonly store: ValueStore;
   readonly log: Logger;
   readonly onPhase: (phase: string, waitsFor: string | null) => void;
   readonly onExit: () => void;
+  readonly leasePorts: (count: number) => Promise<readonly number[]>;
   /** Told the context before the constructor runs: a host makes it the whole process's. */
   readonly onConstructing?: (context: ActorContext) => void;
 }
@@ -54,6 +55,7 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
       phase = { phase: text, waitsFor: options?.waitingFor ?? null };
       parts.onPhase(phase.phase, phase.waitsFor);
     },
+    leasePorts: parts.leasePorts,
     exit: () => parts.onExit(),
   };
   parts.onConstructing?.(context);

@@ -102,6 +102,7 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
         store: runtime.store,
         log,
         onPhase() {},
+        leasePorts: async (count) => Array.from({ length: count }, (_, at) => 30_000 + at),
         onExit: () => void end(cell, "KILLED", "it ended itself", true),
       });
       if (cell.view.state === "DEAD") return void (await actor.shutdown("killed"));
