@@ -32,7 +32,7 @@ const layers = new Map(
 const order = [...layers.keys()];
 const workspaces = [...order.map((name) => `packages/${name}`), "apps/slime-head", "apps/slime-worker", "apps/slime"];
 const internal = (manifest: Manifest) => Object.keys(manifest.dependencies ?? {}).flatMap((name) => (name.startsWith("@slime/") ? [name.slice("@slime/".length)] : []));
-const importsOf = (path: string) => [...read(path).matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((match) => match[1] ?? "");
+const importsOf = (path: string) => [...read(path).matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)"([^"]+)"/g)].map((match) => match[1] ?? "");
 
 describe("layers", () => {
   it("the table has every package, in an order without upward imports", () => {
