@@ -1,5 +1,5 @@
 import type { Collective } from "@slime/backend";
-import { invariant } from "@slime/core";
+import { abortable, invariant } from "@slime/core";
 
 /** A group of one rank: every sum is what it was. */
 export const soloCollective: Collective = { rank: 0, size: 1, allReduceSum: async () => undefined };
@@ -16,7 +16,7 @@ interface PromiseWithResolvers<T> {
   readonly resolve: (value: T) => void;
 }
 
-/** Collectives for ranks that live in one process: sums in rank order, the same bits on each. A rank that aborts leaves the others waiting, as a dead one would. */
+/** Collectives for ranks that live in one process: sums in rank order, the same bits on each. A rank that never comes leaves the others waiting until they abort. */
 export function memoryCollectives(size: number): readonly Collective[] {
   const meetings = new Map<string, Meeting>();
   return Array.from({ length: size }, (_, rank) => ({
@@ -32,9 +32,7 @@ export function memoryCollectives(size: number): readonly Collective[] {
         meetings.delete(key);
         meeting.arrived.resolve(sumInOrder(meeting.parts.filter((part) => part !== undefined)));
       }
-      const total = await meeting.arrived.promise;
-      signal?.throwIfAborted();
-      values.set(total);
+      values.set(await abortable(meeting.arrived.promise, signal));
     },
   }));
 }

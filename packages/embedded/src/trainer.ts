@@ -99,8 +99,9 @@ export class EmbeddedTrainer implements TrainerRank {
     summedMetrics.forEach((name, i) => {
       view[state.count + i] = loss.sums.get(name) ?? 0;
     });
-    if (this.#collective.size > 1) await this.#collective.allReduceSum(key, view, signal);
+    // The last point where an abort is heard: once the sums are there, every rank applies the step.
     signal.throwIfAborted();
+    if (this.#collective.size > 1) await this.#collective.allReduceSum(key, view, signal);
     const sums: Record<string, number> = {};
     summedMetrics.forEach((name, i) => {
       if (loss.sums.has(name) || name === "loss") sums[name] = view[state.count + i] ?? Number.NaN;
