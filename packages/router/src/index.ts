@@ -1,1 +1,8 @@
-export {};
+export { Dispatcher, type DispatcherCounts } from "./dispatcher.js";
+export { HttpEngine, type HttpEngineOptions } from "./engine-client.js";
+export { Fleet, type Gate, type Health, isAble, type StayEnd, type Worker, workerView } from "./fleet.js";
+export { defaultRouterLimits, type RouterLimits } from "./options.js";
+export { httpRouter } from "./router-client.js";
+export { type RouterOptions, type RunningRouter, startRouter } from "./start.js";
+export { type Attempt, type AttemptOutcome, type ForwardRequest, type ReplySink, retryableStatuses, type Transport } from "./transport.js";
+export { undiciTransport } from "./undici-transport.js";
