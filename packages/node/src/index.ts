@@ -1,3 +1,5 @@
+export { endDeadNode, findLocal, localNodes, type LocalNode } from "./dead-node.js";
+export { controlClient } from "./head-link.js";
 export type { HostCommand, HostCommandOptions, HostCommands } from "./host-commands.js";
 export { checkHeadAddress, clusterAt, refuseBeyondLoopback, waitForCluster } from "./join.js";
 export { nodeLimits } from "./limits.js";

@@ -1,3 +1,6 @@
+/** Version of the control plane's messages that this daemon speaks. */
+export const controlProtocol = 1;
+
 /** Named bounds of a daemon; nothing here waits or grows without one of them. Time ladder: inner numbers are the smaller. */
 export const nodeLimits = {
   /** Heartbeats to the head; the head's welcome may say otherwise. */

@@ -99,7 +99,8 @@ async function tryLock(path: string, nodeId: string, options: FindOptions): Prom
   }
 }
 
-async function directories(root: string): Promise<readonly string[]> {
+/** The nodes' directories below `root`, in order of their ids. */
+export async function directories(root: string): Promise<readonly string[]> {
   try {
     return (await readdir(root)).filter((name) => NodeId.is(name)).sort().map((name) => join(root, name));
   } catch (error) {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { ProcessId, SlimeError, systemRandom, type Clock, type Logger, type Random } from "@slime/core";
 import { ObjectStore } from "@slime/object-store";
 import { killMarked, portLeases, socketDirOf, storeDirOf, type NvidiaSmi, type Platform } from "@slime/platform";
-import { hostEnvironment, nodeSocketName, protocolVersion } from "@slime/rpc";
+import { hostEnvironment, nodeSocketName } from "@slime/rpc";
 import type { NodeDown, NodeHello, NodeWelcome } from "@slime/rpc/control";
 import { adoptionEvent, readBundles, settle } from "./adoption.js";
 import type { StepContext } from "./draft.js";
@@ -15,7 +15,7 @@ import { pulse } from "./heartbeat.js";
 import type { HostCommands } from "./host-commands.js";
 import { hostServer } from "./host-server.js";
 import { clusterAt, waitForCluster } from "./join.js";
-import { nodeLimits } from "./limits.js";
+import { controlProtocol, nodeLimits } from "./limits.js";
 import { newDirectory, saveNodeRecord, takeOver, type NodeDirectory } from "./node-directory.js";
 import { emptyNode, type NodeEvent, type NodeState } from "./node-state.js";
 import { processKeeper } from "./process-keeper.js";
@@ -212,7 +212,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   const joined = new Promise<void>((resolve) => void (setJoined = resolve));
   const heart = pulse({ platform, clock, gpus: resources.gpus, storeBytesUsed: () => store.usage().usedBytes, ...(tools.smi === undefined ? {} : { smi: tools.smi }) });
   const hello = (): NodeHello => ({
-    protocol: protocolVersion,
+    protocol: controlProtocol,
     clusterId,
     nodeId,
     incarnation,

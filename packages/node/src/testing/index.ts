@@ -1,0 +1,1 @@
+export { scriptedHead, type ScriptedHead, type ScriptedHeadOptions } from "./scripted-head.js";
