@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { runCli } from "./cli.js";
 import * as audit from "./commands/audit.js";
 import * as config from "./commands/config.js";
 import * as job from "./commands/job.js";
@@ -8,7 +9,6 @@ import * as runs from "./commands/runs.js";
 import * as samples from "./commands/samples.js";
 import * as status from "./commands/status.js";
 import * as train from "./commands/train.js";
-import { runCli } from "./cli.js";
 
 const program = new Command("slime")
   .description("Reinforcement-learning post-training on a cluster of actors: submit jobs, train, look at runs.")

@@ -1,2 +1,3 @@
 export type { StoreUsage } from "./capacity.js";
+export { scratchDirectory } from "./layout.js";
 export { ObjectStore, type ObjectStoreOptions, type StoredBytes, type StoredValue } from "./object-store.js";

@@ -1,4 +1,4 @@
-export { graderNames, graderOf, lastBoxed, type Grader } from "./graders.js";
-export { RewardPool, rewardPoolDefaults, type RewardPoolOptions } from "./pool.js";
+export { type Grader, graderNames, graderOf, lastBoxed } from "./graders.js";
+export { RewardPool, type RewardPoolOptions, rewardPoolDefaults } from "./pool.js";
 export type { RewardSpec, Scored, WorkerStart } from "./protocol.js";
-export { rewardSpec, type RewardChoice } from "./spec.js";
+export { type RewardChoice, rewardSpec } from "./spec.js";

@@ -68,11 +68,14 @@ describe("reward pool", () => {
   });
 
   it("R2, R3: a function that never returns costs its group, not the next one", async () => {
-    const path = file("slow.ts", `export function reward(args: { rollout_batch_size: number }, s: { response: string }): number {
+    const path = file(
+      "slow.ts",
+      `export function reward(args: { rollout_batch_size: number }, s: { response: string }): number {
       if (s.response === "loop") for (;;) {}
       if (s.response === "throw") throw new Error("bad answer");
       return args.rollout_batch_size;
-    }`);
+    }`,
+    );
     await using rewards = pool({ kind: "module", file: path, name: null, group: false }, { groupMsMax: 1_500 });
     const [looped, thrown, fine] = await Promise.all([
       rewards.score([sample(0, "loop")]),
@@ -80,25 +83,35 @@ describe("reward pool", () => {
       rewards.score([sample(3, "ok")]),
     ]);
     expect(looped).toEqual([{ kind: "failed", reason: "it took longer than 1500 ms" }]);
-    expect(thrown).toEqual([{ kind: "failed", reason: "bad answer" }, { kind: "scored", reward: 4 }]);
+    expect(thrown).toEqual([
+      { kind: "failed", reason: "bad answer" },
+      { kind: "scored", reward: 4 },
+    ]);
     expect(fine).toEqual([{ kind: "scored", reward: 4 }]);
   });
 
   it("R4: code that does not load fails each group with the reason", async () => {
     await using rewards = pool({ kind: "module", file: file("none.js", "export const other = 1;"), name: "mine", group: false });
     for (let turn = 0; turn < 2; turn++) {
-      expect(await rewards.score([sample(0, "x")])).toMatchObject([{ kind: "failed", reason: expect.stringContaining("no function mine") }]);
+      expect(await rewards.score([sample(0, "x")])).toMatchObject([
+        { kind: "failed", reason: expect.stringContaining("no function mine") },
+      ]);
     }
   });
 
   it("a group function answers for the whole group, and must answer for each", async () => {
-    const path = file("group.mjs", "export const reward = (args, samples) => samples.length === 3 ? [1] : samples.map((s, i) => ({ acc: i }));");
+    const path = file(
+      "group.mjs",
+      "export const reward = (args, samples) => samples.length === 3 ? [1] : samples.map((s, i) => ({ acc: i }));",
+    );
     await using rewards = pool({ kind: "module", file: path, name: null, group: true });
     expect(await rewards.score([sample(0, "a"), sample(1, "b")])).toEqual([
       { kind: "scored", reward: { acc: 0 } },
       { kind: "scored", reward: { acc: 1 } },
     ]);
-    expect(await rewards.score([sample(0, "a"), sample(1, "b"), sample(2, "c")])).toMatchObject(Array(3).fill({ kind: "failed", reason: expect.stringContaining("1 rewards for 3") }));
+    expect(await rewards.score([sample(0, "a"), sample(1, "b"), sample(2, "c")])).toMatchObject(
+      Array(3).fill({ kind: "failed", reason: expect.stringContaining("1 rewards for 3") }),
+    );
   });
 
   const python = spawnSync("python3", ["-c", "import sys; sys.exit(0 if sys.version_info >= (3, 10) else 1)"]).status === 0;

@@ -1,7 +1,7 @@
-import { invariant, SlimeError, type Clock, type Timer } from "@slime/core";
 import type { Sample } from "@slime/backend";
+import { type Clock, invariant, SlimeError, type Timer } from "@slime/core";
 import type { Scored, WorkerMessage, WorkerStart } from "./protocol.js";
-import { startWorker, type ScoringWorker } from "./workers.js";
+import { type ScoringWorker, startWorker } from "./workers.js";
 
 export interface RewardPoolOptions {
   readonly start: WorkerStart;

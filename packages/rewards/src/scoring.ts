@@ -1,4 +1,4 @@
-import { hookNames, type GroupRewardHook, type HookArgs, type Reward, type RewardHook, type Sample } from "@slime/backend";
+import { type GroupRewardHook, type HookArgs, hookNames, type Reward, type RewardHook, type Sample } from "@slime/backend";
 import { causeChain, SlimeError } from "@slime/core";
 import { graderNames, graderOf } from "./graders.js";
 import type { RewardSpec, Scored } from "./protocol.js";
@@ -35,10 +35,14 @@ async function loadHook(file: string, name: string | null): Promise<unknown> {
   const candidates = name === null ? [...hookNames.reward] : [name];
   const found = candidates.find((candidate) => typeof loaded[candidate] === "function");
   if (found === undefined) {
-    throw new SlimeError("hook.failed", `${file} exports no function ${candidates.join(", ")}; it exports ${Object.keys(loaded).join(", ") || "nothing"}`, {
-      hook: "--custom-rm-path",
-      path: file,
-    });
+    throw new SlimeError(
+      "hook.failed",
+      `${file} exports no function ${candidates.join(", ")}; it exports ${Object.keys(loaded).join(", ") || "nothing"}`,
+      {
+        hook: "--custom-rm-path",
+        path: file,
+      },
+    );
   }
   return loaded[found];
 }

@@ -22,7 +22,10 @@ export function rewardSpec(choice: RewardChoice): RewardSpec {
     const { file, name } = parseHookPath(choice.customRmPath);
     const path = resolve(choice.cwd, file);
     if (!existsSync(path)) {
-      throw new SlimeError("file.missing", `--custom-rm-path ${choice.customRmPath}: there is no file ${path}`, { path, wanted: "--custom-rm-path" });
+      throw new SlimeError("file.missing", `--custom-rm-path ${choice.customRmPath}: there is no file ${path}`, {
+        path,
+        wanted: "--custom-rm-path",
+      });
     }
     if (path.endsWith(".py")) return { kind: "python", file: path, name, group: choice.groupRm, python: choice.python };
     return { kind: "module", file: path, name, group: choice.groupRm };

@@ -1,18 +1,26 @@
 import type { GenerateRequest, GenerateResult, SamplingParams, WeightSpan } from "@slime/backend";
-import { factsOf, SlimeError } from "@slime/core";
+import { type BackoffPolicy, backoffDelayMs, type Clock, factsOf, type Random, SlimeError, sleep } from "@slime/core";
 
 /** The router as a rollout worker sees it. Rejections are SlimeErrors. */
 export interface Generator {
-  readonly generate: (request: GenerateRequest, options: { readonly signal: AbortSignal; readonly timeoutMs: number }) => Promise<GenerateResult>;
+  readonly generate: (
+    request: GenerateRequest,
+    options: { readonly signal: AbortSignal; readonly timeoutMs: number },
+  ) => Promise<GenerateResult>;
 }
 
 export interface GenerationLimits {
   /** Prompt and response together never exceed this. */
   readonly contextLength: number;
   readonly requestMsMax: number;
-  /** A request cut off by a push or a dead engine is taken up again this often, from the tokens it has. */
+  /** A request cut off by a push is taken up again this often, from the tokens it has. */
   readonly resumesMax: number;
+  /** How a request is tried again when the router or its engine failed it; long enough for a router to come back. */
+  readonly backoff: BackoffPolicy;
 }
+
+/** About 20 seconds in all: a router that died is back by then. */
+export const routerBackoff: BackoffPolicy = { firstMs: 100, factor: 1.6, delayMsMax: 5_000, jitter: 0.2, triesMax: 12 };
 
 /** One response, possibly made in several pieces by several versions of the weights. */
 export interface Generated {
@@ -31,7 +39,15 @@ export interface Generated {
  */
 export async function generate(
   generator: Generator,
-  job: { readonly rid: string; readonly prompt: readonly number[]; readonly sampling: SamplingParams; readonly limits: GenerationLimits; readonly signal: AbortSignal },
+  job: {
+    readonly rid: string;
+    readonly prompt: readonly number[];
+    readonly sampling: SamplingParams;
+    readonly limits: GenerationLimits;
+    readonly signal: AbortSignal;
+    readonly clock: Clock;
+    readonly random: Random;
+  },
 ): Promise<Generated> {
   const room = Math.min(job.sampling.max_new_tokens, job.limits.contextLength - job.prompt.length);
   if (room <= 0) {
@@ -42,7 +58,8 @@ export async function generate(
   const logProbs: number[] = [];
   const spans: WeightSpan[] = [];
   let text = "";
-  for (let piece = 0; ; piece++) {
+  let failures = 0;
+  for (let piece = 0, cuts = 0; ; piece++) {
     job.signal.throwIfAborted();
     let result: GenerateResult;
     try {
@@ -56,7 +73,9 @@ export async function generate(
         { signal: job.signal, timeoutMs: job.limits.requestMsMax },
       );
     } catch (error) {
-      if (job.signal.aborted || piece >= job.limits.resumesMax || !factsOf(error).retryable) throw error;
+      const delayMs = backoffDelayMs(job.limits.backoff, ++failures + 1, job.random);
+      if (job.signal.aborted || delayMs === null || !factsOf(error).retryable) throw error;
+      await sleep(job.clock, delayMs, job.signal);
       continue;
     }
     for (const span of result.weightSpans) spans.push({ ...span, from: span.from + tokens.length, to: span.to + tokens.length });
@@ -65,8 +84,11 @@ export async function generate(
     text += result.text;
     if (result.finishReason.type !== "abort") return { tokens, logProbs, text, spans: joined(spans), finish: result.finishReason.type };
     if (tokens.length >= room) return { tokens, logProbs, text, spans: joined(spans), finish: "length" };
-    if (piece >= job.limits.resumesMax) {
-      throw new SlimeError("engine.unavailable", `request ${job.rid} was cut off ${piece + 1} times`, { engine: "router", reason: result.finishReason.message });
+    if (++cuts > job.limits.resumesMax) {
+      throw new SlimeError("engine.unavailable", `request ${job.rid} was cut off ${cuts} times`, {
+        engine: "router",
+        reason: result.finishReason.message,
+      });
     }
   }
 }

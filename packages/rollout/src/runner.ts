@@ -1,5 +1,13 @@
-import { type Prompt, type Sample, type SampleColumns, type SampleSummary, type SamplingParams, summarise, toColumns } from "@slime/backend";
-import { causeChain, factsOf, SlimeError } from "@slime/core";
+import {
+  type Prompt,
+  type Sample,
+  type SampleColumns,
+  type SampleSummary,
+  type SamplingParams,
+  summarise,
+  toColumns,
+} from "@slime/backend";
+import { type Clock, causeChain, factsOf, type Random, SlimeError } from "@slime/core";
 import type { Scored } from "@slime/rewards";
 import { type GenerationLimits, type Generator, generate } from "./generation.js";
 import { Semaphore } from "./semaphore.js";
@@ -25,7 +33,14 @@ export interface RunnerRequest {
 
 export type GroupDone =
   | { readonly kind: "finished"; readonly instanceId: string; readonly groupIndex: number; readonly samples: readonly Sample[] }
-  | { readonly kind: "failed"; readonly instanceId: string; readonly groupIndex: number; readonly code: string; readonly message: string; readonly retryable: boolean };
+  | {
+      readonly kind: "failed";
+      readonly instanceId: string;
+      readonly groupIndex: number;
+      readonly code: string;
+      readonly message: string;
+      readonly retryable: boolean;
+    };
 
 export interface RunnerParts {
   readonly generator: Generator;
@@ -35,6 +50,8 @@ export interface RunnerParts {
   readonly limits: GenerationLimits;
   /** Requests in flight at once. */
   readonly concurrency: number;
+  readonly clock: Clock;
+  readonly random: Random;
 }
 
 /**
@@ -65,10 +82,12 @@ export class RolloutRunner {
       const promptTokens = this.#parts.encode(group.prompt);
       const made = await Promise.all(
         Array.from({ length: request.samplesPerGroup }, (_, at) =>
-          this.#slots.run(() => this.#sample(request, group, promptTokens, at, signal)).catch((error: unknown) => {
-            cut.abort(error);
-            throw error;
-          }),
+          this.#slots
+            .run(() => this.#sample(request, group, promptTokens, at, signal))
+            .catch((error: unknown) => {
+              cut.abort(error);
+              throw error;
+            }),
         ),
       );
       const scores = await this.#parts.score(made);
@@ -76,11 +95,24 @@ export class RolloutRunner {
       return { kind: "finished", instanceId, groupIndex, samples };
     } catch (error) {
       const code = SlimeError.isAny(error) ? error.code : "call.failed";
-      return { kind: "failed", instanceId, groupIndex, code, message: causeChain(error).join(": "), retryable: code === "call.cancelled" || factsOf(error).retryable };
+      return {
+        kind: "failed",
+        instanceId,
+        groupIndex,
+        code,
+        message: causeChain(error).join(": "),
+        retryable: code === "call.cancelled" || factsOf(error).retryable,
+      };
     }
   }
 
-  async #sample(request: RunnerRequest, group: GroupRequest, promptTokens: readonly number[], at: number, signal: AbortSignal): Promise<Sample> {
+  async #sample(
+    request: RunnerRequest,
+    group: GroupRequest,
+    promptTokens: readonly number[],
+    at: number,
+    signal: AbortSignal,
+  ): Promise<Sample> {
     const index = group.groupIndex * request.samplesPerGroup + at;
     const sampling = request.samplingSeed === null ? request.sampling : { ...request.sampling, sampling_seed: request.samplingSeed + at };
     const made = await generate(this.#parts.generator, {
@@ -88,6 +120,8 @@ export class RolloutRunner {
       prompt: promptTokens,
       sampling,
       limits: this.#parts.limits,
+      clock: this.#parts.clock,
+      random: this.#parts.random,
       signal,
     });
     return {
@@ -114,14 +148,26 @@ export class RolloutRunner {
 }
 
 /** Finished groups as one part, and what the driver keeps of each. Row `i` of the part is the i-th sample of all finished groups. */
-export function assemble(outcomes: readonly GroupDone[], rewardKey: string | null): { readonly columns: SampleColumns; readonly summaries: ReadonlyMap<string, readonly SampleSummary[]> } {
+export function assemble(
+  outcomes: readonly GroupDone[],
+  rewardKey: string | null,
+): { readonly columns: SampleColumns; readonly summaries: ReadonlyMap<string, readonly SampleSummary[]> } {
   const finished = outcomes.filter((outcome) => outcome.kind === "finished");
-  const columns = toColumns(finished.flatMap((outcome) => outcome.samples), rewardKey);
-  return { columns, summaries: new Map(finished.map((outcome) => [outcome.instanceId, outcome.samples.map((sample) => summarise(sample, rewardKey))])) };
+  const columns = toColumns(
+    finished.flatMap((outcome) => outcome.samples),
+    rewardKey,
+  );
+  return {
+    columns,
+    summaries: new Map(finished.map((outcome) => [outcome.instanceId, outcome.samples.map((sample) => summarise(sample, rewardKey))])),
+  };
 }
 
 function withReward(sample: Sample, scored: Scored | undefined): Sample {
   if (scored?.kind === "scored") return { ...sample, reward: scored.reward };
   const reason = scored?.reason ?? "nobody scored it";
-  throw new SlimeError("reward.failed", `prompt ${sample.instanceId}: the reward of sample ${sample.index} failed: ${reason}`, { instanceId: sample.instanceId, reason });
+  throw new SlimeError("reward.failed", `prompt ${sample.instanceId}: the reward of sample ${sample.index} failed: ${reason}`, {
+    instanceId: sample.instanceId,
+    reason,
+  });
 }

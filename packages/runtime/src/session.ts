@@ -25,6 +25,8 @@ export interface Session extends AsyncDisposable {
   readonly jobId: string;
   readonly headAddress: string;
   readonly httpAddress: string;
+  /** Where the machine's objects lie. */
+  readonly storeDir: string;
 }
 
 /**
@@ -40,12 +42,13 @@ export async function init(options: InitOptions = {}): Promise<Session> {
     const welcome = await control.welcome({ timeoutMs: options.timeoutMs ?? 30_000 });
     const { clusterId, jobId } = welcome;
     const hello: Hello = { clusterId, who: { kind: "driver", id: env[hostEnvironment.processId] ?? ProcessId.create(systemRandom), incarnation: 0, pid: process.pid } };
+    const storeDir = env[hostEnvironment.storeDir] ?? storeDirOf(clusterId, env);
     const runtime = createRuntime({
       jobId,
       hello,
       control: () => Promise.resolve(control),
       connect,
-      store: (hooks) => machineStore(env[hostEnvironment.storeDir] ?? storeDirOf(clusterId, env), () => jobId, hooks),
+      store: (hooks) => machineStore(storeDir, () => jobId, hooks),
       clock: systemClock,
       random: systemRandom,
       log,
@@ -53,7 +56,7 @@ export async function init(options: InitOptions = {}): Promise<Session> {
     // Opened already, so that shutdown closes it even if nothing else uses it.
     await runtime.control();
     setCurrentRuntime(runtime);
-    return { clusterId, jobId, headAddress: address, httpAddress: welcome.httpAddress, [Symbol.asyncDispose]: shutdown };
+    return { clusterId, jobId, headAddress: address, httpAddress: welcome.httpAddress, storeDir, [Symbol.asyncDispose]: shutdown };
   } catch (error) {
     await control.close();
     throw error;

@@ -1,4 +1,17 @@
-import { type Collective, type ExportedWeights, type ModelTag, type Op, type RankBatch, selectRows, type SampleColumns, type TokenValues, type TrainerInfo, type TrainerInit, type TrainerRank, type TrainStepResult } from "@slime/backend";
+import {
+  type Collective,
+  type ExportedWeights,
+  type ModelTag,
+  type Op,
+  type RankBatch,
+  type SampleColumns,
+  selectRows,
+  type TokenValues,
+  type TrainerInfo,
+  type TrainerInit,
+  type TrainerRank,
+  type TrainStepResult,
+} from "@slime/backend";
 import { invariant, SlimeError } from "@slime/core";
 import { EmbeddedTrainer, soloCollective } from "@slime/embedded";
 import { type ActorHandle, ctx, defineActors, get, type ObjectRef } from "@slime/runtime";
@@ -41,7 +54,14 @@ export class ActorTrainer {
     return this.#trainer.init(op, { ...this.#options.init, load: request.checkpoint });
   }
 
-  async train(header: OpHeader, request: TrainOnRank): Promise<{ readonly steps: readonly TrainStepResult[]; readonly timers: Readonly<Record<string, number>>; readonly rolloutMetrics: Readonly<Record<string, number>> }> {
+  async train(
+    header: OpHeader,
+    request: TrainOnRank,
+  ): Promise<{
+    readonly steps: readonly TrainStepResult[];
+    readonly timers: Readonly<Record<string, number>>;
+    readonly rolloutMetrics: Readonly<Record<string, number>>;
+  }> {
     const op = withSignal(header);
     const timers: Record<string, number> = {};
     const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
@@ -54,7 +74,9 @@ export class ActorTrainer {
     const parts = await timed("data_preprocess", () => get(request.parts as readonly ObjectRef<SampleColumns>[]));
     const batches = request.steps.map((step) => rankBatch(parts, request.rolloutId, step));
     const values = async (name: string, tag: ModelTag, wanted: boolean) =>
-      wanted ? await timed(name, () => inTurn(batches, (batch, at) => this.#rank().computeLogProbs(sub(op, `${name}.${at}`), { tag, batch }))) : null;
+      wanted
+        ? await timed(name, () => inTurn(batches, (batch, at) => this.#rank().computeLogProbs(sub(op, `${name}.${at}`), { tag, batch })))
+        : null;
     const ref = request.refLogProbs ?? (await values("ref_log_probs", "ref", request.needRefLogProbs));
     const old = await values("log_probs", "actor", request.needOldLogProbs);
     const steps = await timed("actor_train", () =>
@@ -101,7 +123,11 @@ export class ActorTrainer {
 
   #rank(): TrainerRank {
     if (this.#trainer !== null) return this.#trainer;
-    throw new SlimeError("engine.state", "the trainer rank was not started", { engine: `trainer rank ${this.#options.rank}`, state: "new", wanted: "started" });
+    throw new SlimeError("engine.state", "the trainer rank was not started", {
+      engine: `trainer rank ${this.#options.rank}`,
+      state: "new",
+      wanted: "started",
+    });
   }
 
   #collective(): Collective {
@@ -113,7 +139,10 @@ export class ActorTrainer {
       rank,
       size: worldSize,
       allReduceSum: async (key, values, signal) => {
-        const total = rank === 0 ? await this.#sum.add(key, 0, values.slice()) : await root.reduce.options(signal === undefined ? {} : { signal })(key, rank, values);
+        const total =
+          rank === 0
+            ? await this.#sum.add(key, 0, values.slice())
+            : await root.reduce.options(signal === undefined ? {} : { signal })(key, rank, values);
         values.set(total);
       },
     };
@@ -135,7 +164,13 @@ function rankBatch(parts: readonly SampleColumns[], rolloutId: number, step: Tra
   for (const [row, masked] of step.masked_N.entries()) {
     if (masked === 1) lossMask_T.fill(0, columns.responseOffsets_N[row], columns.responseOffsets_N[row + 1]);
   }
-  return { rolloutId, columns: { ...columns, lossMask_T }, advantages_N: step.advantages_N, rolloutMaskSums_N: step.rolloutMaskSums_N, microBatches: step.microBatches };
+  return {
+    rolloutId,
+    columns: { ...columns, lossMask_T },
+    advantages_N: step.advantages_N,
+    rolloutMaskSums_N: step.rolloutMaskSums_N,
+    microBatches: step.microBatches,
+  };
 }
 
 function probeBatch(first: number, rest: readonly number[]): RankBatch {

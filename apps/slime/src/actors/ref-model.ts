@@ -1,4 +1,4 @@
-import { selectRows, type SampleColumns, type TokenValues, type TrainerInit, type TrainerRank } from "@slime/backend";
+import { type SampleColumns, selectRows, type TokenValues, type TrainerInit, type TrainerRank } from "@slime/backend";
 import { invariant } from "@slime/core";
 import { EmbeddedTrainer, soloCollective } from "@slime/embedded";
 import { ctx, defineActors, get, type ObjectRef } from "@slime/runtime";
@@ -27,7 +27,13 @@ export class RefModel {
     const parts = await get(request.parts as readonly ObjectRef<SampleColumns>[]);
     const out: TokenValues[] = [];
     for (const [at, step] of request.steps.entries()) {
-      const batch = { rolloutId: request.rolloutId, columns: selectRows(parts, step.rows), advantages_N: step.advantages_N, rolloutMaskSums_N: step.rolloutMaskSums_N, microBatches: step.microBatches };
+      const batch = {
+        rolloutId: request.rolloutId,
+        columns: selectRows(parts, step.rows),
+        advantages_N: step.advantages_N,
+        rolloutMaskSums_N: step.rolloutMaskSums_N,
+        microBatches: step.microBatches,
+      };
       const values = await this.#model.computeLogProbs({ ...op, opId: `${op.opId}/${at}` }, { tag: "actor", batch });
       invariant(values !== null, "a reference without pipeline stages has log-probs");
       out.push(values);

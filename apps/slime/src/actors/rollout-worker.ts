@@ -1,9 +1,9 @@
 import { appendFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Sample, SampleSummary, SamplingParams } from "@slime/backend";
-import { SlimeError, systemClock } from "@slime/core";
+import { SlimeError, systemClock, systemRandom } from "@slime/core";
 import { loadPromptCodec } from "@slime/data";
-import { RewardPool, rewardPoolDefaults, type RewardSpec } from "@slime/rewards";
+import { RewardPool, type RewardSpec, rewardPoolDefaults } from "@slime/rewards";
 import { assemble, type GenerationLimits, type GroupDone, type GroupRequest, RolloutRunner } from "@slime/rollout";
 import { HttpEngine } from "@slime/router";
 import { ctx, defineActors, type ObjectRef, put } from "@slime/runtime";
@@ -114,6 +114,8 @@ export class RolloutWorker {
       score: (samples) => this.#rewards.score(samples),
       limits,
       concurrency,
+      clock: systemClock,
+      random: systemRandom,
     });
   }
 
@@ -125,7 +127,9 @@ export class RolloutWorker {
 
   async #keep(request: WorkerRequest, outcomes: readonly GroupDone[], rewardKey: string | null): Promise<void> {
     if (request.samplesDirectory === null) return;
-    const lines = outcomes.flatMap((outcome) => (outcome.kind === "finished" ? outcome.samples : [])).map((sample) => JSON.stringify(record(sample, request.rolloutId, rewardKey)));
+    const lines = outcomes
+      .flatMap((outcome) => (outcome.kind === "finished" ? outcome.samples : []))
+      .map((sample) => JSON.stringify(record(sample, request.rolloutId, rewardKey)));
     if (lines.length === 0) return;
     await mkdir(request.samplesDirectory, { recursive: true });
     await appendFile(join(request.samplesDirectory, `${request.chunk}.jsonl`), `${lines.join("\n")}\n`);

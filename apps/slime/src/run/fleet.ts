@@ -1,5 +1,15 @@
 import type { Fence, Op, Router as RouterPort } from "@slime/backend";
-import { backoffDelayMs, causeChain, type Clock, defaultBackoff, invariant, type Logger, type Random, sleep, SlimeError } from "@slime/core";
+import {
+  backoffDelayMs,
+  type Clock,
+  causeChain,
+  defaultBackoff,
+  invariant,
+  type Logger,
+  type Random,
+  SlimeError,
+  sleep,
+} from "@slime/core";
 import { HttpEngine, httpRouter } from "@slime/router";
 import type { ActorHandle, ActorStatus } from "@slime/runtime";
 import type { EngineFleet, EngineHandle, FleetEvent } from "@slime/training";
@@ -88,14 +98,21 @@ export class Fleet implements EngineFleet {
     const engine = this.#parts.engines[at];
     if (engine === undefined) return;
     this.#parts.log.warn("engine.restarted", { engineId, reason });
-    await engine.crash.options({ timeoutMs: controlMsMax })(reason).catch(() => undefined);
+    await engine.crash
+      .options({ timeoutMs: controlMsMax })(reason)
+      .catch(() => undefined);
   }
 
   #engineChanged(at: number, status: ActorStatus): void {
     const slot = this.#slots[at];
     if (slot?.kind === "up" && (status.state !== "ALIVE" || status.incarnation !== slot.incarnation)) {
       this.#slots[at] = { kind: "down" };
-      this.emit({ kind: "engine.died", engineId: slot.handle.id, url: slot.handle.url, reason: status.death?.message ?? `it is ${status.state}` });
+      this.emit({
+        kind: "engine.died",
+        engineId: slot.handle.id,
+        url: slot.handle.url,
+        reason: status.death?.message ?? `it is ${status.state}`,
+      });
       this.#inTurn("remove engine", async () => {
         await (await this.#routerPort()).remove(slot.handle.url);
         await slot.handle.engine.close();
@@ -119,7 +136,13 @@ export class Fleet implements EngineFleet {
       const url = await this.#raiseRouter();
       for (const engine of this.list()) await this.#introduce(engine.url);
       const { workers } = this.#parts;
-      await Promise.all(workers.map((worker) => worker.setRouter.options({ timeoutMs: controlMsMax })(url).catch(() => undefined)));
+      await Promise.all(
+        workers.map((worker) =>
+          worker.setRouter
+            .options({ timeoutMs: controlMsMax })(url)
+            .catch(() => undefined),
+        ),
+      );
       this.emit({ kind: "router.started" });
     });
   }

@@ -1,4 +1,4 @@
-import { type Clock, factsOf, causeChain, type Logger, SlimeError } from "@slime/core";
+import { type Clock, causeChain, factsOf, type Logger, SlimeError } from "@slime/core";
 import { type ActorHandle, free, type ObjectRef } from "@slime/runtime";
 import type { EvalRequest, EvalResult, GroupOutcome, PromptGroup, RolloutRequest, RolloutResult, Rollouts } from "@slime/training";
 import type { RolloutWorker, WorkerOutcome, WorkerRequest, WorkerResult } from "../actors/rollout-worker.js";
@@ -19,12 +19,17 @@ export function rolloutsOver(workers: readonly Worker[], parts: { readonly clock
     const alive = workers.filter((worker) => worker.state().state === "ALIVE");
     const from = alive.length > 0 ? alive : workers;
     const worker = from[turn++ % from.length];
-    if (worker === undefined) throw new SlimeError("config.invalid", "a run has at least one rollout worker", { issues: ["--rollout-num-workers"] });
+    if (worker === undefined)
+      throw new SlimeError("config.invalid", "a run has at least one rollout worker", { issues: ["--rollout-num-workers"] });
     return worker;
   };
 
   /** Runs one chunk somewhere; resolves with what failed when nobody could. */
-  const onSomeWorker = async <T>(chunk: readonly PromptGroup[], signal: AbortSignal, run: (worker: Worker) => Promise<T>): Promise<T | readonly WorkerOutcome[]> => {
+  const onSomeWorker = async <T>(
+    chunk: readonly PromptGroup[],
+    signal: AbortSignal,
+    run: (worker: Worker) => Promise<T>,
+  ): Promise<T | readonly WorkerOutcome[]> => {
     for (let attempt = 1; ; attempt++) {
       const worker = next();
       try {
@@ -45,7 +50,9 @@ export function rolloutsOver(workers: readonly Worker[], parts: { readonly clock
       const results = await Promise.all(
         chunks.map(async (chunk, at) => {
           const result = await onSomeWorker(chunk, request.signal, (worker) =>
-            worker.rollout.options({ timeoutMs: callMsMax, signal: request.signal })(workerRequest(request, chunk, `${request.opId}-${at}`)),
+            worker.rollout.options({ timeoutMs: callMsMax, signal: request.signal })(
+              workerRequest(request, chunk, `${request.opId}-${at}`),
+            ),
           );
           const done: WorkerResult = "groups" in result ? result : { part: null, groups: result };
           groupsDone += chunk.length;
@@ -60,7 +67,9 @@ export function rolloutsOver(workers: readonly Worker[], parts: { readonly clock
       const chunks = chunked(request.prompts, workers.length * chunksPerWorker);
       const results = await Promise.all(
         chunks.map((chunk, at) =>
-          onSomeWorker(chunk, request.signal, (worker) => worker.evaluate.options({ timeoutMs: callMsMax, signal: request.signal })(evalRequest(request, chunk, `${request.opId}-${at}`))),
+          onSomeWorker(chunk, request.signal, (worker) =>
+            worker.evaluate.options({ timeoutMs: callMsMax, signal: request.signal })(evalRequest(request, chunk, `${request.opId}-${at}`)),
+          ),
         ),
       );
       const outcomes = results.flat();
@@ -97,7 +106,10 @@ function evalRequest(request: EvalRequest, groups: readonly PromptGroup[], chunk
 const fileName = (text: string) => text.replace(/[^\w.-]+/g, "_");
 
 const tokensOf = (groups: readonly WorkerOutcome[]): number =>
-  groups.reduce((sum, group) => sum + (group.kind === "finished" ? group.samples.reduce((tokens, sample) => tokens + sample.responseLength, 0) : 0), 0);
+  groups.reduce(
+    (sum, group) => sum + (group.kind === "finished" ? group.samples.reduce((tokens, sample) => tokens + sample.responseLength, 0) : 0),
+    0,
+  );
 
 /** Rows of a part are the samples of its finished groups, in order. */
 function assembled(results: readonly WorkerResult[]): RolloutResult {
@@ -107,12 +119,20 @@ function assembled(results: readonly WorkerResult[]): RolloutResult {
     const part = parts.length;
     let row = 0;
     if (result.part !== null) parts.push(result.part);
-    for (const group of result.groups) groups.push(group.kind === "failed" ? group : { ...group, rows: group.samples.map(() => ({ part, row: row++ })) });
+    for (const group of result.groups)
+      groups.push(group.kind === "failed" ? group : { ...group, rows: group.samples.map(() => ({ part, row: row++ })) });
   }
   return { parts, groups, metrics: {} };
 }
 
 function failed(group: PromptGroup, error: unknown): Extract<WorkerOutcome, { kind: "failed" }> {
   const code = SlimeError.isAny(error) ? error.code : "call.failed";
-  return { kind: "failed", instanceId: group.instanceId, groupIndex: group.groupIndex, code, message: causeChain(error).join(": "), retryable: factsOf(error).retryable };
+  return {
+    kind: "failed",
+    instanceId: group.instanceId,
+    groupIndex: group.groupIndex,
+    code,
+    message: causeChain(error).join(": "),
+    retryable: factsOf(error).retryable,
+  };
 }

@@ -1,6 +1,6 @@
-import { type ExportedWeights, type Op, type TokenValues, type TrainerInfo, type TrainerInit } from "@slime/backend";
+import type { ExportedWeights, Op, TokenValues, TrainerInfo, TrainerInit } from "@slime/backend";
 import { invariant, SlimeError } from "@slime/core";
-import { actor, type ActorHandle, type Gang, gang, type PlacementGroup } from "@slime/runtime";
+import { type ActorHandle, actor, type Gang, gang, type PlacementGroup } from "@slime/runtime";
 import type { TrainerGang, TrainRollout } from "@slime/training";
 import { ActorTrainer } from "../actors/actor-trainer.js";
 import { RefModel } from "../actors/ref-model.js";
@@ -60,7 +60,15 @@ export function trainerGang(options: TrainerGangOptions): TrainerGang {
       resources: { GPU: 1, CPU: 1 },
       maxRestarts: 3,
       restartWindowMs: 600_000,
-      args: [{ ...options.init, load: null, refLoad: null, hfCheckpoint: refLoad ?? options.init.hfCheckpoint, fromScratch: refLoad === null && options.init.fromScratch }],
+      args: [
+        {
+          ...options.init,
+          load: null,
+          refLoad: null,
+          hfCheckpoint: refLoad ?? options.init.hfCheckpoint,
+          fromScratch: refLoad === null && options.init.fromScratch,
+        },
+      ],
     });
     await made.start.options({ timeoutMs: op.timeoutMs })(plain(op));
     return made;
@@ -87,7 +95,9 @@ export function trainerGang(options: TrainerGangOptions): TrainerGang {
     async train(op, request) {
       const asked = Array.from({ length: options.worldSize }, (_, rank) => onRank(request, rank));
       const fromRef = request.needRefLogProbs && reference !== null ? await refLogProbs(reference, op, asked) : null;
-      const results = await running().all.train.options(how(op)).each((rank) => [plain(op), { ...required(asked[rank]), refLogProbs: fromRef?.[rank] ?? null }]);
+      const results = await running()
+        .all.train.options(how(op))
+        .each((rank) => [plain(op), { ...required(asked[rank]), refLogProbs: fromRef?.[rank] ?? null }]);
       return required(results[0]);
     },
     async exportWeights(op, request): Promise<ExportedWeights> {
@@ -115,21 +125,42 @@ function onRank(request: TrainRollout, rank: number): TrainOnRank {
     const own = step.ranks.find((ranks) => ranks.dataParallelRank === rank);
     invariant(own !== undefined, `a step has rows for rank ${rank}`);
     const { rows, advantages_N, rolloutMaskSums_N, masked_N, microBatches } = own;
-    return { rows, advantages_N, rolloutMaskSums_N, masked_N, microBatches, globalBatchSize: step.globalBatchSize, globalTokens: step.globalTokens };
+    return {
+      rows,
+      advantages_N,
+      rolloutMaskSums_N,
+      masked_N,
+      microBatches,
+      globalBatchSize: step.globalBatchSize,
+      globalTokens: step.globalTokens,
+    };
   });
   const { rolloutId, parts, needOldLogProbs, needRefLogProbs, updateRefAfter } = request;
   return { rolloutId, parts, steps, needOldLogProbs, needRefLogProbs, refLogProbs: null, updateRefAfter };
 }
 
-async function refLogProbs(reference: ActorHandle<RefModel>, op: Op, asked: readonly TrainOnRank[]): Promise<readonly (readonly TokenValues[])[]> {
+async function refLogProbs(
+  reference: ActorHandle<RefModel>,
+  op: Op,
+  asked: readonly TrainOnRank[],
+): Promise<readonly (readonly TokenValues[])[]> {
   const out: (readonly TokenValues[])[] = [];
   for (const [rank, { rolloutId, parts, steps }] of asked.entries()) {
-    out.push(await reference.computeLogProbs.options({ timeoutMs: op.timeoutMs, retries: 1, ...(op.signal && { signal: op.signal }) })({ ...plain(op), opId: `${op.opId}/ref.${rank}` }, { rolloutId, parts, steps }));
+    out.push(
+      await reference.computeLogProbs.options({ timeoutMs: op.timeoutMs, retries: 1, ...(op.signal && { signal: op.signal }) })(
+        { ...plain(op), opId: `${op.opId}/ref.${rank}` },
+        { rolloutId, parts, steps },
+      ),
+    );
   }
   return out;
 }
 
-const initOf = ({ init, refRow }: TrainerGangOptions): TrainerInit => ({ ...init, load: null, refLoad: refRow === null ? init.refLoad : null });
+const initOf = ({ init, refRow }: TrainerGangOptions): TrainerInit => ({
+  ...init,
+  load: null,
+  refLoad: refRow === null ? init.refLoad : null,
+});
 
 /** Signals do not travel; the call's own takes their place. */
 const plain = (op: Op): OpHeader => ({ opId: op.opId, timeoutMs: op.timeoutMs });
