@@ -83,6 +83,15 @@ export const flags = [
     reader: training,
     help: "Hugging Face directory of the frozen reference; default where one is needed: the initial weights",
   }),
+  integer("ref-num-gpus", {
+    group: "model",
+    default: 0,
+    min: 0,
+    max: 1,
+    origin: "own",
+    reader: training,
+    help: "1: the reference is a RefModel on a GPU of its own; 0: it lives in the trainer's ranks",
+  }),
   integerOrNone("ref-update-interval", {
     group: "model",
     min: 1,

@@ -40,6 +40,8 @@ export interface Layout {
   /** `trainerBundles[rank]`. */
   readonly trainerBundles: readonly number[];
   readonly engines: readonly EngineProcess[];
+  /** Bundle of a `RefModel` of its own (`--ref-num-gpus 1`); null: the reference lives in the trainer's ranks, or there is none. */
+  readonly referenceBundle: number | null;
 }
 
 /**
@@ -64,15 +66,17 @@ export function layoutOf(
     return { engine: Math.floor(i / nodesPerEngine), nodeRank: i % nodesPerEngine, bundle, gpus: perProcess };
   });
   const trains = mode !== "debug_rollout_only" && mode !== "external_rollout_only";
-  return { bundles: reserve, trainerBundles: trains ? Array.from({ length: sizes.trainerGpus }, (_, rank) => rank) : [], engines };
+  return { bundles: reserve, trainerBundles: trains ? Array.from({ length: sizes.trainerGpus }, (_, rank) => rank) : [], engines, referenceBundle: null };
 }
 
 /** The layout of a run's configuration. */
 export function runLayout(config: RunConfig, derived: Derived): Layout {
-  return layoutOf("normal", {
+  const layout = layoutOf("normal", {
     trainerGpus: derived.trainerRanks,
     rolloutGpus: derived.rolloutGpus,
     gpusPerEngine: config.rolloutNumGpusPerEngine,
     gpusPerNode: config.numGpusPerNode,
   });
+  if (config.refNumGpus === 0 || !derived.needsReference) return layout;
+  return { ...layout, bundles: layout.bundles + 1, referenceBundle: layout.bundles };
 }

@@ -59,7 +59,7 @@ export class RolloutWorker {
 
   constructor(options: RolloutWorkerOptions) {
     this.#options = options;
-    this.#router = new HttpEngine({ url: options.routerUrl, name: "router" });
+    this.#router = new HttpEngine(options.routerUrl);
     this.#rewards = new RewardPool({
       ...rewardPoolDefaults,
       start: { spec: options.reward, args: options.hookArgs },
@@ -95,7 +95,7 @@ export class RolloutWorker {
   /** The router lives elsewhere now. */
   async setRouter(url: string): Promise<void> {
     const before = this.#router;
-    this.#router = new HttpEngine({ url, name: "router" });
+    this.#router = new HttpEngine(url);
     await before.close();
   }
 

@@ -168,7 +168,7 @@ export class Fleet implements EngineFleet {
     const actor = this.#parts.engines[at];
     invariant(actor !== undefined, `there is an engine ${at}`);
     const { url } = await actor.start.options({ timeoutMs: engineStartMsMax })();
-    const engine = new HttpEngine({ url, name: engineId(at) });
+    const engine = new HttpEngine(url);
     await engine.health(controlMsMax);
     await this.#introduce(url);
     const handle = { id: engineId(at), url, engine };
