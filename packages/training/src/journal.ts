@@ -1,7 +1,8 @@
 /**
  * The loop's events, in the order in which they took effect, in an append-only file. The state of a run is the reducer over it.
  * J1 an event is durable before anything it causes begins; J2 replaying gives the same state; J3 a journal of a reducer this one does
- * not know is put aside, said so, and the run goes on from the newest manifest.
+ * not know is put aside, said so, and the run goes on from the newest manifest; J4 each attempt is replayed under the configuration it
+ * had, so that a run may be resumed with another length or interval.
  */
 import { type Clock, type Logger, SlimeError } from "@slime/core";
 import { openRecordLog, type RecordLog } from "@slime/data";
@@ -22,19 +23,23 @@ export interface Journal {
 export async function openJournal(storage: RunStorage, config: LoopConfig, parts: { readonly clock: Clock; readonly log: Logger }): Promise<Journal> {
   const opened = await openReadable(storage, parts.log);
   let replayed = initialState;
-  for (const event of opened.events) replayed = reduce(config, replayed, event).state;
+  let then = config;
+  for (const { event, config: written } of opened.events) {
+    then = written ?? then;
+    replayed = reduce(then, replayed, event).state;
+  }
   if (opened.cutBytes > 0) parts.log.warn("journal.cut", { bytes: opened.cutBytes });
   const { log } = opened;
   return {
     replayed,
-    append: (event) => log.append({ at: parts.clock.wallMs(), ...(event.kind === "attempt.started" ? { reducer: reducerVersion } : {}), event }),
+    append: (event) => log.append({ at: parts.clock.wallMs(), ...(event.kind === "attempt.started" ? { reducer: reducerVersion, config } : {}), event }),
     close: () => log.close(),
   };
 }
 
 interface OpenedJournal {
   readonly log: RecordLog;
-  readonly events: readonly LoopEvent[];
+  readonly events: readonly { readonly event: LoopEvent; readonly config: LoopConfig | null }[];
   readonly cutBytes: number;
 }
 
@@ -59,5 +64,5 @@ async function openOnce(storage: RunStorage): Promise<OpenedJournal> {
       throw new SlimeError("journal.unreadable", `${file.path} was written by reducer ${String(reducer)}, this one is ${reducerVersion}`, { path: file.path, found: Number(reducer), known: reducerVersion });
     }
   }
-  return { log, events: records.map((record) => record["event"] as LoopEvent), cutBytes };
+  return { log, events: records.map((record) => ({ event: record["event"] as LoopEvent, config: (record["config"] ?? null) as LoopConfig | null })), cutBytes };
 }

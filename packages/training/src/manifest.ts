@@ -40,10 +40,10 @@ export function checkpointName(trained: number): string {
   return `step-${String(trained).padStart(7, "0")}`;
 }
 
-/** JSON with the digest of itself in the last line's field, so that a damaged manifest is told from a whole one. */
+/** Two lines: the digest of the second, and the manifest; so that a damaged one is told from a whole one. */
 export function encodeManifest(manifest: Manifest): string {
   const body = JSON.stringify(manifest);
-  return `${JSON.stringify({ sha256: digest(body), manifest: "follows" })}\n${body}\n`;
+  return `${JSON.stringify({ sha256: digest(body) })}\n${body}\n`;
 }
 
 /** @throws `checkpoint.invalid` (damaged, not a manifest) or `journal.unreadable` (of a newer version). */

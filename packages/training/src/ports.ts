@@ -179,9 +179,9 @@ export interface EngineHandle {
 
 /** What happens to engines, router and workers without the loop asking. `died` is final for that url; a new life comes with `started`. */
 export type FleetEvent =
-  | { readonly kind: "engine.died"; readonly engineId: string; readonly reason: string }
+  | { readonly kind: "engine.died"; readonly engineId: string; readonly url: string; readonly reason: string }
   /** A (re)started engine answers health; it holds old weights and gets no traffic before `WeightSync.catchUp`. */
-  | { readonly kind: "engine.started"; readonly engineId: string }
+  | { readonly kind: "engine.started"; readonly engineId: string; readonly url: string }
   | { readonly kind: "router.died"; readonly reason: string }
   | { readonly kind: "router.started" }
   | { readonly kind: "worker.died"; readonly worker: string; readonly reason: string }

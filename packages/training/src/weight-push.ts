@@ -85,7 +85,7 @@ export function weightPush(parts: WeightPushParts): WeightPush {
       return { url, state: "open", reason: null, transferMs };
     } catch (error) {
       const reason = causeChain(error).join(": ");
-      enter(url, "quarantined", expected.version);
+      standings.set(url, { state: "quarantined", version: expected.version });
       parts.log.warn("push.quarantined", { engine: handle.id, url, version: expected.version, reason });
       parts.fleet.restart(handle.id, reason).catch((failure: unknown) => parts.log.error("engine.restart.failed", { engine: handle.id, reason: causeChain(failure).join(": ") }));
       return { url, state: "quarantined", reason, transferMs: 0 };
@@ -124,9 +124,9 @@ export function weightPush(parts: WeightPushParts): WeightPush {
   return {
     push: ({ version, opId, timeoutMs }) =>
       inTurn(async () => {
-        invariant(version > (last?.version ?? 0), `W2: version ${version} after ${last?.version ?? 0}`);
+        invariant(version >= (last?.version ?? 0), `W2: version ${version} after ${last?.version ?? 0}`);
         const from = parts.clock.nowMs();
-        const expected = await exportAt(version, opId, timeoutMs);
+        const expected = last?.version === version ? last : await exportAt(version, opId, timeoutMs);
         last = expected;
         return pushAll(parts.fleet.list(), expected, parts.clock.nowMs() - from, timeoutMs);
       }),
@@ -180,8 +180,9 @@ async function transfer(parts: WeightPushParts, { url, engine, id }: EngineHandl
   await engine.resume();
   enter("committed");
   if (expected.canary !== null && parts.canaryTokens !== null) await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
-  await parts.fleet.fence.open(url, version);
+  // Said first: an engine that was given up meanwhile must not be opened by a late answer.
   enter("open");
+  await parts.fleet.fence.open(url, version);
   return transferMs;
 }
 
