@@ -52,9 +52,11 @@ export function resolveJoin(flags: Readonly<Record<string, unknown>>, env: Env):
   const parsed = JoinOptions.safeParse(known);
   const issues = parsed.success ? [] : parsed.error.issues.map((issue) => `${flagName(issue.path)}: ${issue.message}`);
   const options = parsed.success ? parsed.data : null;
-  const memoryMib = attempt(issues, () => (options?.memory === undefined ? undefined : parseMemory(options.memory)));
-  const custom = attempt(issues, () => (options?.resources === undefined ? {} : parseResources(options.resources)));
-  const labels = attempt(issues, () => (options?.labels === undefined ? {} : parseLabels(options.labels)));
+  // Parsed from what was given, so that one wrong flag does not hide another.
+  const given = <T>(name: keyof JoinOptions, parse: (text: string) => T) => attempt(issues, () => (typeof known[name] === "string" ? parse(known[name]) : undefined));
+  const memoryMib = given("memory", parseMemory);
+  const custom = given("resources", parseResources);
+  const labels = given("labels", parseLabels);
   if (options === null || issues.length > 0) throw new SlimeError("config.invalid", issues.join("; "), { issues });
   checkHeadAddress(options.address);
   refuseBeyondLoopback(options.nodeIp, "--node-ip");

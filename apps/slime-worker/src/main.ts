@@ -1,8 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { factsOf, SlimeError } from "@slime/core";
-import { joinCommand } from "./join-command.js";
-import { statusCommand } from "./status-command.js";
-import { stopCommand, type StopFlags } from "./stop-command.js";
+import type { StopFlags } from "./stop-command.js";
 import { version } from "./version.js";
 
 const environment = `
@@ -17,7 +15,10 @@ Environment:
 
 Exit codes: 0 ended in order · 2 usage · 69 no head, or the state directory is in use · 74 disk · 78 configuration`;
 
+// Whoever reads our output may leave first: that ends the output, not the work.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
 const write = (text: string) => void process.stdout.write(text);
+// Commands are loaded when they run: help and usage errors come at once.
 const program = new Command("slime-worker").description("Gives this machine to a slime cluster: its processors, memory and GPUs.").version(version).showHelpAfterError("(--help shows examples)").exitOverride();
 
 program
@@ -48,7 +49,7 @@ A daemon that was killed is replaced by running the same command again: actors a
 (they wait 60 s for it), their processes unchanged.
 ${environment}`,
   )
-  .action((address: string | undefined, flags: Record<string, unknown>) => joinCommand({ ...flags, address }, process.env));
+  .action(async (address: string | undefined, flags: Record<string, unknown>) => (await import("./join-command.js")).joinCommand({ ...flags, address }, process.env));
 
 program
   .command("stop")
@@ -59,15 +60,16 @@ program
   .option("--state-dir <dir>", "the node that was joined with this --state-dir")
   .option("--grace <seconds>", "what actors and drivers get to end", "10")
   .addHelpText("after", "\nExamples:\n  slime-worker stop            # the one node of this machine\n  slime-worker stop --all\n  slime-worker stop 6f2c01     # by the beginning of its id\n\nWorks without a head, and also cleans up after a daemon that was killed.")
-  .action((nodes: string[], flags: StopFlags) => stopCommand(nodes, flags, process.env, write));
+  .action(async (nodes: string[], flags: StopFlags) => (await import("./stop-command.js")).stopCommand(nodes, flags, process.env, write));
 
 program
   .command("status")
   .description("nodes of this machine, with or without a head")
   .option("--state-dir <dir>", "also the node that was joined with this --state-dir")
   .option("--json", "for machines")
-  .action((flags: { json?: boolean; stateDir?: string }) => statusCommand(flags, process.env, write));
+  .action(async (flags: { json?: boolean; stateDir?: string }) => (await import("./status-command.js")).statusCommand(flags, process.env, write));
 
+const alive = setInterval(() => {}, 2 ** 30); // the clock's timers keep nothing alive
 try {
   await program.parseAsync();
 } catch (error) {
@@ -76,4 +78,6 @@ try {
     process.stderr.write(`slime-worker: ${SlimeError.isAny(error) || !(error instanceof Error) ? String(error instanceof Error ? error.message : error) : (error.stack ?? error.message)}\n`);
     process.exitCode = factsOf(error).exitCode;
   }
+} finally {
+  clearInterval(alive);
 }

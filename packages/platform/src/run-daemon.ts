@@ -18,11 +18,12 @@ export interface RunDaemonOptions {
   readonly host?: Pick<NodeJS.Process, "on" | "off" | "exit">;
 }
 
-const signals = { SIGTERM: 143, SIGINT: 130 } as const;
+/** A closed terminal is a wish to stop too, but only where there is one: under nohup nothing is. */
+const signals = { SIGTERM: 143, SIGINT: 130, ...(process.stderr.isTTY ? { SIGHUP: 129 } : {}) } as const;
 
 /**
  * Runs a daemon's `main` to its end, then exits: 0 when it returns, else the exit code of the failure's class.
- * The first SIGTERM or SIGINT settles `stopped`; a second one exits at once with 143 or 130.
+ * The first SIGTERM or SIGINT (or SIGHUP of its terminal) settles `stopped`; a second one exits at once with 143 or 130.
  * A rejection that nobody handles is a bug: it is logged and ends the process, because what it left half-done is unknown (exit 70).
  */
 export async function runDaemon(name: string, main: (context: DaemonContext) => Promise<number | void>, options: RunDaemonOptions): Promise<void> {
@@ -35,7 +36,7 @@ export async function runDaemon(name: string, main: (context: DaemonContext) => 
     stopped.resolve(reason);
   };
   const onSignal = (signal: NodeJS.Signals) => {
-    if (controller.signal.aborted) host.exit(signals[signal as keyof typeof signals]);
+    if (controller.signal.aborted) host.exit(signals[signal as keyof typeof signals] ?? 1);
     stop(signal);
   };
   const onBug = (error: unknown) => {
