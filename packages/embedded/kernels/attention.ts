@@ -32,7 +32,10 @@ function rowAt(base: usize, table: usize, j: i32, stride: usize): usize {
 /**
  * One query head against n keys: out = softmax(scale·q·kᵀ)·v; returns log Σ exp of the scaled scores.
  * scratch holds n rounded up to 4 floats. Lanes past n are −∞ and weigh nothing.
+ * Inlined where it is called, so that the contiguous case carries no table.
  */
+// @ts-ignore: decorator
+@inline
 function attendOne(q: usize, keys: usize, values: usize, table: usize, n: i32, stride: usize, hd: i32, scale: f32, out: usize, scratch: usize): f32 {
   const width = <usize>hd << 2, last = n - 1;
   let top = f32x4.splat(-Infinity);
@@ -41,7 +44,7 @@ function attendOne(q: usize, keys: usize, values: usize, table: usize, n: i32, s
     const j1 = min(j + 1, last), j2 = min(j + 2, last), j3 = min(j + 3, last);
     let s = f32x4.mul(s4, dot4(q, rowAt(keys, table, j, stride), rowAt(keys, table, j1, stride), rowAt(keys, table, j2, stride), rowAt(keys, table, j3, stride), width));
     if (j + 4 > n) s = v128.bitselect(s, f32x4.splat(-Infinity), i32x4.lt_s(i32x4.add(i32x4.splat(j), i32x4(0, 1, 2, 3)), i32x4.splat(n)));
-    top = f32x4.max(top, s);
+    top = f32x4.pmax(top, s);
     v128.store(scratch + (<usize>j << 2), s);
   }
   const peak = max4(top), p4 = f32x4.splat(peak);
@@ -141,17 +144,21 @@ function attendBackward(
     v128.store(scratch + (<usize>j << 2), p);
     v128.store(slopes + (<usize>j << 2), f32x4.mul(s4, f32x4.mul(p, f32x4.sub(dp, mean))));
   }
-  for (let at: usize = 0; at < width; at += 16) {
-    const x = v128.load(q + at), g = v128.load(dOut + at);
-    let acc = f32x4.splat(0), row = at;
+  for (let at: usize = 0; at < width; at += 32) {
+    const x0 = v128.load(q + at), x1 = v128.load(q + at, 16), g0 = v128.load(dOut + at), g1 = v128.load(dOut + at, 16);
+    let acc0 = f32x4.splat(0), acc1 = acc0, k = keys + at, dk = dKeys + at, dv = dValues + at;
     for (let j = 0; j < n; j++) {
       const p = v128.load32_splat(scratch + (<usize>j << 2)), ds = v128.load32_splat(slopes + (<usize>j << 2));
-      acc = f32x4.add(acc, f32x4.mul(ds, v128.load(keys + row)));
-      v128.store(dKeys + row, f32x4.add(v128.load(dKeys + row), f32x4.mul(ds, x)));
-      v128.store(dValues + row, f32x4.add(v128.load(dValues + row), f32x4.mul(p, g)));
-      row += stride;
+      acc0 = f32x4.add(acc0, f32x4.mul(ds, v128.load(k)));
+      acc1 = f32x4.add(acc1, f32x4.mul(ds, v128.load(k, 16)));
+      v128.store(dk, f32x4.add(v128.load(dk), f32x4.mul(ds, x0)));
+      v128.store(dk, f32x4.add(v128.load(dk, 16), f32x4.mul(ds, x1)), 16);
+      v128.store(dv, f32x4.add(v128.load(dv), f32x4.mul(p, g0)));
+      v128.store(dv, f32x4.add(v128.load(dv, 16), f32x4.mul(p, g1)), 16);
+      k += stride; dk += stride; dv += stride;
     }
-    v128.store(dq + at, acc);
+    v128.store(dq + at, acc0);
+    v128.store(dq + at, acc1, 16);
   }
 }
 

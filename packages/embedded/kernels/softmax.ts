@@ -12,7 +12,7 @@ export function logProbs(logits: usize, ld: i32, vocab: i32, inverseTemperature:
     const row = logits + (<usize>(i * ld) << 2);
     for (let v = vocab; v < ((vocab + 3) & ~3); v++) store<f32>(row + (<usize>v << 2), -Infinity);
     let top = f32x4.splat(-Infinity);
-    for (let at: usize = 0; at < end; at += 16) top = f32x4.max(top, v128.load(row + at));
+    for (let at: usize = 0; at < end; at += 16) top = f32x4.pmax(top, v128.load(row + at));
     const peak: f32 = max4(top) * inverseTemperature;
     const p4 = f32x4.splat(peak);
     let total4 = f32x4.splat(0), weighted4 = f32x4.splat(0);
@@ -20,7 +20,7 @@ export function logProbs(logits: usize, ld: i32, vocab: i32, inverseTemperature:
       const z = f32x4.sub(f32x4.mul(v128.load(row + at), t4), p4);
       const e = exp4OrZero(z);
       total4 = f32x4.add(total4, e);
-      weighted4 = f32x4.add(weighted4, v128.and(f32x4.mul(e, z), f32x4.gt(e, f32x4.splat(0))));
+      weighted4 = f32x4.add(weighted4, v128.andnot(f32x4.mul(e, z), f32x4.le(e, f32x4.splat(0))));
     }
     const total = sum4(total4);
     const log: f32 = <f32>Math.log(<f64>total);
@@ -47,7 +47,7 @@ export function logProbsBackward(logits: usize, ld: i32, vocab: i32, inverseTemp
       const logp = f32x4.sub(f32x4.mul(v128.load(row + at), t4), l4);
       const p = exp4OrZero(logp);
       const inner = f32x4.add(gl4, f32x4.mul(gh4, f32x4.add(logp, h4)));
-      v128.store(row + at, v128.and(f32x4.neg(f32x4.mul(t4, f32x4.mul(p, inner))), f32x4.gt(p, f32x4.splat(0))));
+      v128.store(row + at, v128.andnot(f32x4.neg(f32x4.mul(t4, f32x4.mul(p, inner))), f32x4.le(p, f32x4.splat(0))));
     }
     const target = load<i32>(targets + slot);
     if (target >= 0) {
@@ -66,7 +66,7 @@ export function softmaxRows(logits: usize, ld: i32, vocab: i32, inverseTemperatu
     const row = logits + (<usize>(i * ld) << 2), to = probs + (<usize>(i * ld) << 2);
     for (let v = vocab; v < ((vocab + 3) & ~3); v++) store<f32>(row + (<usize>v << 2), -Infinity);
     let top = f32x4.splat(-Infinity);
-    for (let at: usize = 0; at < end; at += 16) top = f32x4.max(top, v128.load(row + at));
+    for (let at: usize = 0; at < end; at += 16) top = f32x4.pmax(top, v128.load(row + at));
     const p4 = f32x4.splat(max4(top) * inverseTemperature);
     let total4 = f32x4.splat(0);
     for (let at: usize = 0; at < end; at += 16) {

@@ -116,6 +116,20 @@ describe("decoder", () => {
     });
   });
 
+  it("lets a NaN anywhere in the weights reach the loss: nothing swallows it", () => {
+    const config = tinyConfig();
+    const packed = randomPacked(config, [6], 8);
+    const input: Case = { config, packed, parameters: roughWeights(config, 8), temperature: 1 };
+    const { decoder, weights } = make(input);
+    for (const tensor of weights.layout.tensors) {
+      // Of an embedding only the rows of the tokens at hand are read.
+      const row = tensor.name === "model.embed_tokens.weight" ? (packed.tokens_L[0] ?? 0) * config.hiddenSize : 0;
+      weights.set(input.parameters.map((p, i) => (i === tensor.offset + row ? Number.NaN : p)));
+      const { logProbs_T } = decoder.logProbs(weights, packed, 1);
+      expect(logProbs_T.some(Number.isNaN), tensor.name).toBe(true);
+    }
+  });
+
   it("D2, D3: gradients add up over micro-batches, equal runs give equal bits, and the arena is left as it was", () => {
     const config = tinyConfig();
     const packed = randomPacked(config, [6, 4], 9);
