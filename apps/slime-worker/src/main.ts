@@ -1,5 +1,5 @@
 import { Command, CommanderError } from "commander";
-import { factsOf, SlimeError } from "@slime/core";
+import { runCommand } from "@slime/platform";
 import type { StopFlags } from "./stop-command.js";
 import { version } from "./version.js";
 
@@ -15,8 +15,6 @@ Environment:
 
 Exit codes: 0 ended in order · 2 usage · 69 no head, or the state directory is in use · 74 disk · 78 configuration`;
 
-// Whoever reads our output may leave first: that ends the output, not the work.
-for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
 const write = (text: string) => void process.stdout.write(text);
 // Commands are loaded when they run: help and usage errors come at once.
 const program = new Command("slime-worker").description("Gives this machine to a slime cluster: its processors, memory and GPUs.").version(version).showHelpAfterError("(--help shows examples)").exitOverride();
@@ -69,15 +67,4 @@ program
   .option("--json", "for machines")
   .action(async (flags: { json?: boolean; stateDir?: string }) => (await import("./status-command.js")).statusCommand(flags, process.env, write));
 
-const alive = setInterval(() => {}, 2 ** 30); // the clock's timers keep nothing alive
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
-  else {
-    process.stderr.write(`slime-worker: ${SlimeError.isAny(error) || !(error instanceof Error) ? String(error instanceof Error ? error.message : error) : (error.stack ?? error.message)}\n`);
-    process.exitCode = factsOf(error).exitCode;
-  }
-} finally {
-  clearInterval(alive);
-}
+await runCommand("slime-worker", () => program.parseAsync(), { exitCodeOf: (error) => (error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : null) });

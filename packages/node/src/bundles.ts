@@ -58,7 +58,10 @@ export interface BundleStep {
 
 const done = (bundles: Bundles): BundleStep => ({ bundles, failure: null });
 
-/** @param outside shares that actors outside of any group hold. */
+/**
+ * Reserves bundles for a while.
+ * @param outside shares that actors outside of any group hold.
+ */
 export function prepareBundles(bundles: Bundles, wanted: { readonly id: string; readonly generation: number; readonly bundles: readonly PlannedBundle[] }, outside: GpuShares, gpuCount: number): BundleStep {
   const current = bundles.get(wanted.id);
   if (current !== undefined && current.generation > wanted.generation) return stale(bundles, wanted.id, wanted.generation, current.generation);
@@ -73,6 +76,7 @@ export function prepareBundles(bundles: Bundles, wanted: { readonly id: string; 
   return done(new Map(bundles).set(wanted.id, reservation));
 }
 
+/** A prepared reservation becomes one that stays until it is released. */
 export function commitBundles(bundles: Bundles, id: string, generation: number): BundleStep {
   const current = bundles.get(id);
   if (current === undefined || current.generation < generation) {
@@ -82,6 +86,7 @@ export function commitBundles(bundles: Bundles, id: string, generation: number):
   return done(new Map(bundles).set(id, { ...current, committed: true }));
 }
 
+/** Gives a reservation back; one that is not there is given back already. */
 export function releaseBundles(bundles: Bundles, id: string, generation: number): BundleStep {
   const current = bundles.get(id);
   if (current === undefined) return done(bundles);

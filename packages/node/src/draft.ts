@@ -27,6 +27,7 @@ export interface Draft {
   readonly effects: NodeEffect[];
 }
 
+/** Copies of a state, to be changed in one step. */
 export function draftOf(state: NodeState, context: StepContext): Draft {
   return {
     context,
@@ -42,6 +43,7 @@ export function draftOf(state: NodeState, context: StepContext): Draft {
   };
 }
 
+/** The state a draft has become. */
 export function stateOf(draft: Draft): NodeState {
   const { context: _context, effects: _effects, ...state } = draft;
   return state;
@@ -55,6 +57,7 @@ export function actorIn(draft: Draft, processId: string): { readonly actorId: st
   return null;
 }
 
+/** Puts a life in an actor's place; null when it is over. */
 export function setLife(draft: Draft, actorId: string, life: Life | null): void {
   const next = draft.actors.get(actorId)?.next ?? null;
   if (life === null && next === null) draft.actors.delete(actorId);

@@ -139,6 +139,7 @@ export function logPathOf(stateDir: string, record: OwnershipRecord): string {
   return record.kind === "driver" && record.assignment !== null ? `${assignmentLogBase(join(stateDir, "logs"), record.assignment)}.log` : record.logs.stderr;
 }
 
+/** Whose a process is, for its ownership record. */
 export function assignmentOf(start: StartActor): Assignment {
   const spec = start.spec;
   return { kind: "actor", jobId: spec?.jobId ?? "", actorId: spec?.actorId ?? "", incarnation: start.incarnation, name: spec?.name || spec?.className || "actor" };

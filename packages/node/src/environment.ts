@@ -26,6 +26,7 @@ type Env = Readonly<Record<string, string>>;
  */
 const atExec = /^(NODE_|LD_|DYLD_|UV_|MALLOC_|GLIBC_|PYTHON|OMP_|MKL_|OPENBLAS_|TZ$|LANG$|LC_)/;
 
+/** Whether a prestarted process would come too late for these variables. */
 export function needsFreshProcess(env: Env): boolean {
   return Object.keys(env).some((name) => atExec.test(name));
 }

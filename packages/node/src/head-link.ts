@@ -60,6 +60,7 @@ interface Open {
   heardMs: number;
 }
 
+/** Opens the link and keeps it open. */
 export function headLink(options: HeadLinkOptions): HeadLink {
   const { clock, log } = options;
   const policy = { firstMs: nodeLimits.reconnectMsFirst, factor: 1.5, delayMsMax: nodeLimits.reconnectMsMax, jitter: 0.2, triesMax: Number.POSITIVE_INFINITY };

@@ -6,4 +6,5 @@ export { nodeLimits } from "./limits.js";
 export { lockPath, readNodeRecord, type NodeRecord } from "./node-directory.js";
 export type { Language } from "./node-state.js";
 export type { DeclaredResources } from "./resources.js";
-export { startNode, type NodeOptions, type NodeOver, type NodeTools, type RunningNode } from "./start-node.js";
+export type { NodeOptions, NodeOver, NodeTools, RunningNode } from "./node-options.js";
+export { startNode } from "./start-node.js";

@@ -26,6 +26,7 @@ export interface NodeDirectory {
   readonly lock: Lock;
 }
 
+/** Held by the living daemon of a state directory. */
 export function lockPath(dir: string): string {
   return join(dir, "daemon.lock");
 }
@@ -86,6 +87,7 @@ export async function newDirectory(options: FindOptions & { readonly clusterId: 
   return { path, record, lock };
 }
 
+/** Writes the node's record, atomically. */
 export function saveNodeRecord(path: string, record: NodeRecord): Promise<void> {
   return writeFileAtomic(join(path, "node.json"), `${JSON.stringify(record, null, 2)}\n`);
 }

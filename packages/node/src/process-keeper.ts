@@ -87,6 +87,7 @@ interface Kept {
   gone: boolean;
 }
 
+/** Opens the process records of a node's state directory. */
 export async function processKeeper(options: KeeperOptions): Promise<ProcessKeeper> {
   const { platform, clock, log } = options;
   const { processes } = platform;

@@ -8,20 +8,24 @@ export function failureBytes(error: unknown): Buffer {
   return Buffer.from(JSON.stringify(toFailure(error)));
 }
 
+/** An actor report as a message to the head. */
 export function actorUp(actor: ActorReport): NodeUp {
   return { message: { $case: "actor", value: actor } };
 }
 
+/** A job report as a message to the head. */
 export function jobUp(job: JobReport): NodeUp {
   return { message: { $case: "job", value: job } };
 }
 
+/** The answer to a step of a reservation; a failure of null is "done". */
 export function bundlesUp(reply: Omit<BundlesReply, "failure">, failure: unknown): NodeUp {
   return { message: { $case: "bundles", value: { ...reply, failure: failure === null ? Buffer.alloc(0) : failureBytes(failure) } } };
 }
 
 type ActorNews = NonNullable<ActorReport["state"]>;
 
+/** News of one life of an actor. */
 export function actorReport(start: StartActor, state: ActorNews): ActorReport {
   return { actorId: start.spec?.actorId ?? "", incarnation: start.incarnation, state };
 }
@@ -35,6 +39,7 @@ export interface DeathContext {
   readonly how: HowItDied | null;
 }
 
+/** A death in the control plane's fields. */
 export function deathOf({ nodeId, atMs, reason, message, pid, how }: DeathContext): Death {
   return {
     reason,
@@ -58,6 +63,7 @@ export interface Inventory {
   readonly endedJobs: JobReport[];
 }
 
+/** What a hello says of a state. */
 export function inventory(state: NodeState): Inventory {
   return {
     actors: [...state.actors.values()].flatMap(({ life }) =>

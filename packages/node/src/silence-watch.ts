@@ -26,6 +26,7 @@ interface Silent {
   busyMs: number;
 }
 
+/** Watches processes without a connection, with one timer. */
 export function silenceWatch({ platform, clock, onHang }: SilenceWatchOptions): SilenceWatch {
   const silent = new Map<string, Silent>();
   let timer: Timer | null = null;

@@ -13,6 +13,7 @@ export interface Site {
   readonly leave: () => Promise<boolean>;
 }
 
+/** Signs a daemon in on its machine. */
 export async function enterSite(socketDir: string, nodeId: string, processes: ProcessTable): Promise<Site> {
   const nodesDir = join(socketDir, "nodes");
   const lock = await signIn(nodesDir, nodeId, processes);

@@ -1,114 +1,39 @@
 import { rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { ProcessId, SlimeError, systemRandom, type Clock, type Logger, type Random } from "@slime/core";
+import { ProcessId, SlimeError } from "@slime/core";
 import { ObjectStore } from "@slime/object-store";
-import { killMarked, portLeases, socketDirOf, storeDirOf, type NvidiaSmi, type Platform } from "@slime/platform";
+import { exists, killMarked, portLeases, socketDirOf, storeDirOf } from "@slime/platform";
 import { hostEnvironment, nodeSocketName } from "@slime/rpc";
-import type { NodeDown, NodeHello, NodeWelcome } from "@slime/rpc/control";
+import type { NodeHello, NodeWelcome } from "@slime/rpc/control";
 import { adoptionEvent, readBundles, settle } from "./adoption.js";
+import { claimDirectory } from "./claim.js";
 import type { StepContext } from "./draft.js";
 import { effectRunner, logPathOf, removeActorSocket, type EffectRunner } from "./effects.js";
 import type { NodeEnvironment } from "./environment.js";
+import { headEvent } from "./head-events.js";
 import { headLink, type HeadLink } from "./head-link.js";
 import { pulse } from "./heartbeat.js";
-import type { HostCommands } from "./host-commands.js";
 import { hostServer } from "./host-server.js";
-import { clusterAt, waitForCluster } from "./join.js";
 import { controlProtocol, nodeLimits } from "./limits.js";
-import { newDirectory, saveNodeRecord, takeOver, type NodeDirectory } from "./node-directory.js";
+import { saveNodeRecord, type NodeDirectory } from "./node-directory.js";
+import type { NodeOptions, NodeOver, NodeTools, RunningNode } from "./node-options.js";
 import { emptyNode, type NodeEvent, type NodeState } from "./node-state.js";
 import { processKeeper } from "./process-keeper.js";
 import { inventory } from "./reports.js";
-import { nodeResources, type DeclaredResources } from "./resources.js";
+import { nodeResources } from "./resources.js";
 import { enterSite } from "./site.js";
 import { fill, step } from "./step.js";
 
-export interface NodeOptions {
-  /** `host:port`, checked. */
-  readonly headAddress: string;
-  /** Parent of nodes' state directories. */
-  readonly nodesDir: string;
-  /** This node's own state directory instead; null: found or made below `nodesDir`. */
-  readonly stateDir: string | null;
-  readonly address: string;
-  readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly declared: DeclaredResources;
-  /** The daemon's environment: inherited by its processes, and read for SLIME_SOCKET_DIR and SLIME_STORE_DIR. */
-  readonly env: Readonly<Record<string, string | undefined>>;
-  readonly version: string;
-  readonly poolSize: number;
-  readonly binDirs: readonly string[];
-  readonly commands: HostCommands;
-  /** How long to wait for a head that does not answer yet. */
-  readonly joinTimeoutMs: number;
-  readonly stopGraceMs: number;
-}
-
-export interface NodeTools {
-  readonly platform: Platform;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Logger;
-  readonly smi?: NvidiaSmi;
-  readonly signal?: AbortSignal;
-}
-
-/** Why a node ends without being told to by its own process. */
-export interface NodeOver {
-  readonly reason: string;
-  readonly failure: SlimeError | null;
-  readonly graceMs: number;
-}
-
-export interface RunningNode {
-  readonly nodeId: string;
-  readonly clusterId: string;
-  readonly stateDir: string;
-  readonly resources: Readonly<Record<string, number>>;
-  /** Actors, jobs and hosts found running from an earlier life. */
-  readonly adopted: number;
-  /** Settles when the head wants it to end, refuses it, or has been away too long. */
-  readonly over: Promise<NodeOver>;
-  /** First welcome of a head. */
-  readonly joined: Promise<void>;
-  /** Ends everything of this node in order: processes, sockets, ports, shared memory; logs stay. Idempotent. */
-  readonly stop: (reason: string, graceMs?: number) => Promise<void>;
-}
-
 /** Joins a machine to a cluster: claims or takes over a state directory, adopts what runs, links to the head. */
 export async function startNode(options: NodeOptions, tools: NodeTools): Promise<RunningNode> {
-  const directory = await claim(options, tools);
+  const directory = await claimDirectory(options, tools);
   try {
     return await runNode(options, tools, directory);
   } catch (error) {
     await directory.lock.release();
     throw error;
   }
-}
-
-/** What makes two joins the same node: everything that was declared. */
-function signatureOf(options: NodeOptions): string {
-  return JSON.stringify([options.name, options.declared, Object.entries(options.labels).sort()]);
-}
-
-async function claim(options: NodeOptions, tools: NodeTools): Promise<NodeDirectory> {
-  const { clock, log, platform } = tools;
-  const find = { root: options.stateDir ?? options.nodesDir, exact: options.stateDir !== null, headAddress: options.headAddress, signature: signatureOf(options), processes: platform.processes };
-  const found = await takeOver(find);
-  if (found !== null) {
-    // A head that answers knows its cluster; one that is away is the one we knew.
-    const cluster = await clusterAt(options.headAddress, 1_000, clock);
-    if (cluster === null || cluster === found.record.clusterId) return found;
-    log.warn("node.cluster_changed", { was: found.record.clusterId, is: cluster });
-    await killMarked({ name: hostEnvironment.nodeId, value: found.record.nodeId }, { processes: platform.processes, clock, graceMs: nodeLimits.termGraceMs });
-    await rm(join(found.path, "processes"), { recursive: true, force: true });
-    await saveNodeRecord(found.path, { ...found.record, left: true });
-    await found.lock.release();
-  }
-  const clusterId = await waitForCluster(options.headAddress, options.joinTimeoutMs, clock, log, tools.signal);
-  return newDirectory({ ...find, clusterId, random: tools.random });
 }
 
 async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDirectory): Promise<RunningNode> {
@@ -122,7 +47,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   const storeDir = options.env["SLIME_STORE_DIR"] || storeDirOf(clusterId, platform.sharedMemoryRoot);
   const site = await enterSite(socketDir, nodeId, platform.processes);
   const store = new ObjectStore({ dir: storeDir });
-  store.sweep({ isAlive });
+  store.sweep({ isAlive: exists });
   const nodeSocket = join(socketDir, nodeSocketName(nodeId));
   const environment: { current: NodeEnvironment } = {
     current: { base: options.env, clusterId, nodeId, headAddress: options.headAddress, httpAddress: "", eventsEndpoint: "", socketDir, storeDir, nodeSocket, binDirs: options.binDirs },
@@ -158,6 +83,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
     log,
     onEnded(record, death) {
       void removeActorSocket(socketDir, record.assignment);
+      store.sweep({ isAlive: exists });
       const event: NodeEvent = { kind: "ended", processId: record.processId, pid: record.identity.pid, death };
       if (early !== null) return void early.push(event);
       hosts.forget(record.processId);
@@ -237,7 +163,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   link.current = headLink({
     address: options.headAddress,
     clock,
-    random: systemRandom,
+    random,
     log,
     hello,
     heartbeat: heart.read,
@@ -279,40 +205,4 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   let stopping: Promise<void> | null = null;
   const stop = (reason: string, graceMs: number = options.stopGraceMs) => (stopping ??= stopNow(reason, graceMs));
   return { nodeId, clusterId, stateDir, resources: resources.units, adopted: adopted.length, over, joined, stop };
-}
-
-/** A message of the head as an event of the machine. */
-function headEvent(down: NodeDown): NodeEvent | { readonly kind: "shutdown"; readonly graceMs: number } | null {
-  const message = down.message;
-  switch (message?.$case) {
-    case "startActor":
-      return { kind: "start_actor", start: message.value };
-    case "stopActor":
-      return { kind: "stop_actor", ...message.value };
-    case "startJob":
-      return { kind: "start_job", start: message.value };
-    case "stopJob":
-      return { kind: "stop_job", ...message.value };
-    case "forgetJob":
-      return { kind: "forget_job", jobId: message.value.jobId };
-    case "prepare":
-      return { kind: "prepare", id: message.value.placementGroupId, generation: message.value.generation, bundles: message.value.bundles, ttlMs: message.value.ttlMs };
-    case "commit":
-      return { kind: "commit", id: message.value.placementGroupId, generation: message.value.generation };
-    case "release":
-      return { kind: "release", id: message.value.placementGroupId, generation: message.value.generation };
-    case "shutdown":
-      return { kind: "shutdown", graceMs: message.value.graceMs };
-    default:
-      return null; // of a newer head; it knows our protocol and does not count on it
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM";
-  }
 }

@@ -14,6 +14,7 @@ function endedKey(start: { readonly actorId: string; readonly incarnation: numbe
   return `${start.actorId}#${start.incarnation}`;
 }
 
+/** The head wants a life of an actor here: begins it, or says what is known of it (N1, N2). */
 export function startActor(draft: Draft, start: StartActor): void {
   const spec = start.spec;
   if (spec === undefined) return;
@@ -73,11 +74,13 @@ function reportLife(draft: Draft, life: Life): void {
   if (life.phase !== "ending") draft.effects.push({ kind: "report", up: actorUp(actorReport(life.start, news)) });
 }
 
+/** Ends a life; the first reason given is the one reported. */
 export function endLife(draft: Draft, actorId: string, life: Life, graceMs: number, reason: string, message: string): void {
   setLife(draft, actorId, { ...life, phase: "ending", wanted: life.wanted ?? { reason, message } });
   draft.effects.push({ kind: "end", processId: life.processId, graceMs, reason: message });
 }
 
+/** The head wants a life ended; one that is over is said again. */
 export function stopActor(draft: Draft, event: Of<"stop_actor">): void {
   const { actorId, incarnation, graceMs } = event;
   const matches = (of: number) => incarnation === 0 || incarnation === of;
@@ -92,6 +95,7 @@ export function stopActor(draft: Draft, event: Of<"stop_actor">): void {
   else if (actor === undefined) neverBegan(draft, { spec: { actorId } as NonNullable<StartActor["spec"]>, incarnation, gpuIndices: [] }, event.reason, "it is not on this node");
 }
 
+/** A host is connected: new, ready, or back with what it hosts. */
 export function hostRegistered(draft: Draft, event: Of<"host_registered">): void {
   const { processId, pid, language, actor } = event;
   const host = draft.hosts.get(processId);
@@ -114,6 +118,7 @@ export function hostRegistered(draft: Draft, event: Of<"host_registered">): void
   if (host !== undefined) draft.hosts.set(processId, { kind: "idle", language, pid });
 }
 
+/** The constructor is done and the actor listens. */
 export function hostAlive(draft: Draft, event: Of<"host_alive">): void {
   const of = actorIn(draft, event.processId);
   if (of === null || of.life.start.incarnation !== event.incarnation || of.life.phase === "ending") return;
@@ -122,6 +127,7 @@ export function hostAlive(draft: Draft, event: Of<"host_alive">): void {
   if (of.life.phase !== "alive") reportLife(draft, life);
 }
 
+/** Loading or the constructor failed; the process ends by itself. */
 export function hostFailed(draft: Draft, event: Of<"host_failed">): void {
   const of = actorIn(draft, event.processId);
   if (of === null) return;
@@ -135,6 +141,7 @@ const exitReasons = {
   orphaned: { reason: "ORPHANED", message: "no daemon came back for it in time" },
 } as const;
 
+/** A host says why it ends, before it does. */
 export function hostExit(draft: Draft, event: Of<"host_exit">): void {
   const of = actorIn(draft, event.processId);
   if (of !== null) setLife(draft, of.actorId, { ...of.life, phase: "ending", wanted: of.life.wanted ?? exitReasons[event.reason] });

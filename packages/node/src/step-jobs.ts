@@ -5,6 +5,7 @@ import type { JobState } from "./node-state.js";
 import { jobUp } from "./reports.js";
 import { endLife } from "./step-actors.js";
 
+/** The head wants a driver here: starts it, or says what is known of it. */
 export function startJob(draft: Draft, start: StartJob): void {
   const jobId = start.spec?.jobId;
   if (jobId === undefined) return;
@@ -21,6 +22,7 @@ export function startJob(draft: Draft, start: StartJob): void {
   draft.effects.push({ kind: "launch_driver", processId, start });
 }
 
+/** Ends a driver within its grace; one that is over is said again. */
 export function stopJob(draft: Draft, jobId: string, graceMs: number, job: JobState | undefined = draft.jobs.get(jobId)): void {
   if (job !== undefined) {
     draft.jobs.set(jobId, { ...job, stopping: true });
@@ -42,6 +44,7 @@ function endedReport(jobId: string, attempt: number, end: JobEnd): JobReport {
   return { jobId, attempt, state: { $case: "ended", value } };
 }
 
+/** The driver is gone, with all that came from it. */
 export function driverEnded(draft: Draft, jobId: string, job: JobState, how: HowItDied | null, message: string): void {
   draft.jobs.delete(jobId);
   const report = endedReport(jobId, job.start.attempt, { how, message, stopped: job.stopping });

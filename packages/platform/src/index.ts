@@ -4,7 +4,7 @@ export { exitWatcher, type ExitWatcher, type ExitWatcherOptions, type Watched } 
 export { appendLine, lastLines, privateDirectory, readTextIfThere, syncDirectory, writeFileAtomic } from "./files.js";
 export { readGpus, realGpus, systemNvidiaSmi, virtualGpus, type GpuDevice, type GpuReading, type NvidiaSmi } from "./gpus.js";
 export { errnoOf, translateIoError } from "./io-errors.js";
-export { killMarked, killTree, signal, type KillOptions, type KillTarget } from "./kill-tree.js";
+export { exists, killMarked, killTree, signal, type KillOptions, type KillTarget } from "./kill-tree.js";
 export { exitFileIn, launch, type Launched, type LaunchOptions } from "./launch.js";
 export { acquireLock, livingOwner, lockOwner, type Lock, type LockOwner } from "./lock.js";
 export { assignmentLogBase, linkLogs, processLogs, type LogFiles } from "./log-layout.js";
@@ -14,4 +14,5 @@ export { decodeOwnership, encodeOwnership, type Assignment, type OwnershipRecord
 export { detectPlatform, type Platform } from "./platform.js";
 export { isFree, portLeases, type PortLeases } from "./ports.js";
 export type { ProcessActivity, ProcessEntry, ProcessIdentity, ProcessMark, ProcessTable } from "./process-table.js";
+export { runCommand, type RunCommandOptions } from "./run-command.js";
 export { runDaemon, type DaemonContext, type RunDaemonOptions } from "./run-daemon.js";

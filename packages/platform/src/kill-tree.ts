@@ -1,4 +1,5 @@
 import { sleep, type Clock } from "@slime/core";
+import { errnoOf } from "./io-errors.js";
 import type { ProcessEntry, ProcessIdentity, ProcessMark, ProcessTable } from "./process-table.js";
 
 export interface KillTarget {
@@ -93,6 +94,16 @@ export function signal(pid: number, name: NodeJS.Signals): boolean {
     return true;
   } catch {
     return false;
+  }
+}
+
+/** True while the pid names anything, zombies and strangers included: for what only needs to know that a pid is free. */
+export function exists(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return errnoOf(error) === "EPERM";
   }
 }
 

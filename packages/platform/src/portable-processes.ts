@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
 import { hostname } from "node:os";
+import { exists } from "./kill-tree.js";
 import type { ProcessEntry, ProcessTable } from "./process-table.js";
 
 /** Start times are whole seconds of the wall clock and may be rounded either way from one call to the next. */
@@ -55,7 +56,7 @@ export function portableProcesses(): ProcessTable {
       return row === null ? null : { bootId: await bootId(), pid, startTime: row.startTime };
     },
     isAlive: async (identity) => {
-      if (!answers(identity.pid) || identity.bootId !== (await bootId())) return false;
+      if (!exists(identity.pid) || identity.bootId !== (await bootId())) return false;
       const row = await one(identity.pid);
       return row !== null && Math.abs(Date.parse(row.startTime) - Date.parse(identity.startTime)) <= startSlackMs;
     },
@@ -71,13 +72,4 @@ export function portableProcesses(): ProcessTable {
       return row === null ? null : { cpuMs: row.cpuMs, stopped: row.state.startsWith("T") };
     },
   };
-}
-
-function answers(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM";
-  }
 }

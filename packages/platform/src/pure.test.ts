@@ -14,6 +14,7 @@ import { cgroupPath, parseOomKills } from "./oom.js";
 import { detectPlatform } from "./platform.js";
 import { parseCpuTime, parsePsRow } from "./portable-processes.js";
 import { portLeases } from "./ports.js";
+import { runCommand } from "./run-command.js";
 import { runDaemon } from "./run-daemon.js";
 import { temporaryDirectory } from "./testing/index.js";
 
@@ -162,5 +163,17 @@ describe("runDaemon", () => {
     fire("unhandledRejection", new Error("bug"));
     expect(exits).toEqual([69, 70]);
     expect(failures.length).toBe(2);
+  });
+});
+
+describe("runCommand", () => {
+  it("says what failed and exits with its class, or with a parser's own code", async () => {
+    const said: string[] = [];
+    const exits: number[] = [];
+    const host = { write: (text: string) => void said.push(text), exit: (code: number) => void exits.push(code) };
+    await runCommand("x", async () => {}, { host });
+    await runCommand("x", () => Promise.reject(new SlimeError("not_found", "no y", { kind: "y", id: "1" })), { host });
+    await runCommand("x", () => Promise.reject(new Error("parser")), { host, exitCodeOf: () => 2 });
+    expect([exits, said]).toEqual([[66, 2], ["x: [not_found] no y\n"]]);
   });
 });
