@@ -36,6 +36,8 @@ export interface IncomingCall {
   readonly args: unknown;
   /** Aborts on the caller's cancel, the deadline, and the end of the connection. */
   readonly signal: AbortSignal;
+  /** Whether `signal` has aborted, without making it. */
+  readonly aborted: boolean;
   /** Milliseconds left when the call arrived; null without a deadline. */
   readonly deadlineMs: number | null;
   readonly traceId: string | null;

@@ -8,14 +8,14 @@
 import { backoffDelayMs, SlimeError, type BackoffPolicy, type Timer } from "@slime/core";
 import type { Peer } from "@slime/rpc";
 import { deathError, deathText, newerView, unavailable, type ActorView } from "./actor-view.js";
-import { cancelled, inOrder, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
+import { cancelled, InFlight, inOrder, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
 import { runtimeLimits } from "./limits.js";
 
 interface Open {
   readonly kind: "open";
   readonly incarnation: number;
   readonly peer: Peer;
-  readonly inFlight: Set<Entry>;
+  readonly inFlight: InFlight;
 }
 
 /** Each phase owns its resources; `ended` owns none. */
@@ -88,7 +88,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     }
     pending++;
     const deadlineAt = call.timeoutMs === null ? null : clock.nowMs() + call.timeoutMs;
-    const entry: Entry = { call, sequence: sequence++, deadlineAt, retriesLeft: call.retries, prepared: null, timer: null, unlisten: null, done: false, sending: 0 };
+    const entry: Entry = { call, sequence: sequence++, deadlineAt, retriesLeft: call.retries, prepared: null, timer: null, unlisten: null, done: false, sending: 0, slot: -1 };
     if (phase.kind === "open" && (queue.length === 0 || call.urgent) && prepareNow(entry)) return send(entry, phase);
     if (entry.done) return;
     if (entry.prepared === null) entry.call = { ...call, args: parts.keep(call.args) };
@@ -143,13 +143,13 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     open.peer.call(call.method, args, wireOptions(entry, clock.nowMs())).then(
       (value) => {
         if (entry.sending !== sending) return;
-        open.inFlight.delete(entry);
+        open.inFlight.remove(entry);
         succeed(entry, value);
       },
       (error: unknown) => {
-        if (entry.sending !== sending || !open.inFlight.has(entry)) return;
+        if (entry.sending !== sending) return;
         if (open.peer.ended && SlimeError.is(error, "wire.broken")) return disconnected(open);
-        open.inFlight.delete(entry);
+        open.inFlight.remove(entry);
         fail(entry, call.signal?.aborted === true && error === call.signal.reason ? cancelled(call.method, error) : error);
       },
     );
@@ -171,7 +171,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
   const takeBack = (open: Open): Entry[] => {
     const again: Entry[] = [];
     const rest: Entry[] = [];
-    for (const entry of open.inFlight) {
+    for (const entry of open.inFlight.takeAll()) {
       entry.sending++;
       if (entry.done) continue;
       if (entry.retriesLeft > 0) {
@@ -180,7 +180,6 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
         again.push(entry);
       } else rest.push(entry);
     }
-    open.inFlight.clear();
     queue = [...again, ...queue].sort(inOrder);
     return rest;
   };
@@ -233,7 +232,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     parts.dial(socket, view.actorId, incarnation).then(
       (peer) => {
         if (phase !== mine) return void peer.close({ reason: "no longer wanted" });
-        const open = { kind: "open" as const, incarnation, peer, inFlight: new Set<Entry>() };
+        const open = { kind: "open" as const, incarnation, peer, inFlight: new InFlight() };
         phase = open;
         release(unavailable(view, "its connection broke while this call ran; the actor lives on"));
         void peer.closed.then(() => disconnected(open));
@@ -254,7 +253,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     if (phase.kind === "dialling") phase.timer?.cancel();
     const open = phase.kind === "open" ? phase : null;
     phase = { kind: "ended", error };
-    const left = [...(open?.inFlight ?? []), ...stranded, ...queue].sort((a, b) => a.sequence - b.sequence);
+    const left = [...(open?.inFlight.takeAll() ?? []), ...stranded, ...queue].sort((a, b) => a.sequence - b.sequence);
     queue = [];
     for (const entry of left) {
       entry.sending++;

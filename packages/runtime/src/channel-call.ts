@@ -2,7 +2,7 @@ import { SlimeError, type Clock, type Logger, type Random, type Timer } from "@s
 import type { CallOptions, Peer } from "@slime/rpc";
 import type { ActorView } from "./actor-view.js";
 
-/** One call on its way. `ok` and `fail` are called once, together (C2). */
+/** One call on its way. One of `ok` and `fail` is called, once (C2). */
 export interface ChannelCall {
   /** With its group: "train@gpu". */
   readonly method: string;
@@ -65,17 +65,50 @@ export interface Entry {
   done: boolean;
   /** Counts sendings: an answer to an older one is ignored. */
   sending: number;
+  /** Where it stands among the calls in flight; -1: not in flight. */
+  slot: number;
 }
 
 /** What the wire is told with a call; `nowMs` by the channel's clock. */
 export function wireOptions({ call, deadlineAt }: Entry, nowMs: number): CallOptions {
+  const timeoutMs = deadlineAt === null ? null : Math.max(1, deadlineAt - nowMs);
+  const { urgent, signal, key, traceId } = call;
+  if (signal === undefined && key === undefined && traceId === undefined) return { timeoutMs, urgent };
   return {
-    timeoutMs: deadlineAt === null ? null : Math.max(1, deadlineAt - nowMs),
-    urgent: call.urgent,
-    ...(call.signal === undefined ? undefined : { signal: call.signal }),
-    ...(call.key === undefined ? undefined : { idempotencyKey: call.key }),
-    ...(call.traceId === undefined ? undefined : { traceId: call.traceId }),
+    timeoutMs,
+    urgent,
+    ...(signal === undefined ? undefined : { signal }),
+    ...(key === undefined ? undefined : { idempotencyKey: key }),
+    ...(traceId === undefined ? undefined : { traceId }),
   };
+}
+
+/** Calls in flight on one connection. Entering and leaving allocate nothing: this is the hot path. */
+export class InFlight {
+  #entries: Entry[] = [];
+
+  add(entry: Entry): void {
+    entry.slot = this.#entries.length;
+    this.#entries.push(entry);
+  }
+
+  remove(entry: Entry): void {
+    const last = this.#entries.pop();
+    if (last === undefined || entry.slot < 0) return;
+    if (last !== entry) {
+      this.#entries[entry.slot] = last;
+      last.slot = entry.slot;
+    }
+    entry.slot = -1;
+  }
+
+  /** Takes all out, in the order they were made. */
+  takeAll(): Entry[] {
+    const all = this.#entries.sort(inOrder);
+    this.#entries = [];
+    for (const entry of all) entry.slot = -1;
+    return all;
+  }
 }
 
 /** Urgent calls first, then in the order they were made (C1). */

@@ -104,7 +104,7 @@ export function createRuntime(parts: RuntimeParts): Runtime {
   }
 
   const handlePartsOf = (channel: ActorChannel, defaults: CallDefaults): HandleParts => {
-    const submit = (method: string, args: readonly unknown[], options: CallOptions, rest: { wantsReply: boolean; ok: (value: unknown) => void; fail: (error: unknown) => void }) => {
+    const submit = (method: string, args: readonly unknown[], options: CallOptions, wantsReply: boolean, ok: (value: unknown) => void, fail: (error: unknown) => void) => {
       const retries = options.retries ?? 0;
       channel.submit({
         method: options.concurrencyGroup === undefined ? method : `${method}@${options.concurrencyGroup}`,
@@ -115,7 +115,9 @@ export function createRuntime(parts: RuntimeParts): Runtime {
         key: options.idempotencyKey ?? (retries > 0 ? nextId("call") : undefined),
         traceId: options.traceId,
         urgent: urgentMethods.has(method),
-        ...rest,
+        wantsReply,
+        ok,
+        fail,
       });
     };
     const source = (method: string): RefSource => ({
@@ -125,32 +127,31 @@ export function createRuntime(parts: RuntimeParts): Runtime {
       },
       inquire: () =>
         new Promise((resolve) =>
-          submit("slime.describe", [], { timeoutMs: 2_000 }, { wantsReply: true, ok: (about) => resolve(typeof about === "object" && about !== null ? { ...about, methods: undefined } : {}), fail: () => resolve({}) }),
+          submit("slime.describe", [], { timeoutMs: 2_000 }, true, (about) => resolve(typeof about === "object" && about !== null ? { ...about, methods: undefined } : {}), () => resolve({})),
         ),
     });
     return {
       channel,
       call: (method, args, options) =>
         new Promise((resolve, reject) => {
-          submit(method, args, options, {
-            wantsReply: true,
-            // A large result of this form has no other holder, so it is given back as soon as it is read.
-            ok: (value) => (value instanceof StoredValue ? void takeStored(value.object).then(resolve, reject) : resolve(value)),
-            fail: reject,
-          });
+          // A large result of this form has no other holder, so it is given back as soon as it is read.
+          submit(method, args, options, true, (value) => (value instanceof StoredValue ? void takeStored(value.object).then(resolve, reject) : resolve(value)), reject);
         }),
       remote(method, args, options) {
         const ref = new ObjectRef<unknown>(nextId("obj"), { kind: "pending", waiters: [], source: source(method) });
-        submit(method, args, options, {
-          wantsReply: true,
-          ok: (value) => settleRef(ref, value instanceof StoredValue ? { kind: "stored", object: value.object } : { kind: "value", value }),
-          fail: (error) => settleRef(ref, { kind: "failed", error }),
-        });
+        submit(
+          method,
+          args,
+          options,
+          true,
+          (value) => settleRef(ref, value instanceof StoredValue ? { kind: "stored", object: value.object } : { kind: "value", value }),
+          (error) => settleRef(ref, { kind: "failed", error }),
+        );
         return ref;
       },
       send(method, args, options) {
         let refused: unknown;
-        submit(method, args, options, { wantsReply: false, ok() {}, fail: (error) => (refused = error) });
+        submit(method, args, options, false, () => {}, (error) => (refused = error));
         if (refused !== undefined) throw refused;
       },
       kill: (options) => kill(channel.view().actorId, options),

@@ -37,13 +37,37 @@ export interface CallContext {
 }
 
 let current: ActorContext | null = null;
+let currentCall: RunningCall | null = null;
 let hosted: ActorContext | null = null;
+
+/** What `ctx().call` is made from. */
+export interface RunningCall {
+  readonly method: string;
+  readonly deadlineMs: number | null;
+  readonly traceId: string | null;
+  readonly idempotencyKey: string | null;
+  /** Made on first use: most methods never look. */
+  readonly signal: () => AbortSignal;
+}
 
 /** The actor whose code runs. @throws unsupported outside an actor. */
 export function ctx(): ActorContext {
   const context = current ?? hosted;
   if (context === null) throw new SlimeError("unsupported", "ctx() was read outside an actor: it exists in constructors and methods only", { what: "ctx()", why: "no actor runs in this process" });
-  return context;
+  return currentCall === null ? context : { ...context, call: callContext(currentCall) };
+}
+
+function callContext(call: RunningCall): CallContext {
+  const { method, deadlineMs, traceId, idempotencyKey } = call;
+  return {
+    method,
+    deadlineMs,
+    traceId,
+    opId: idempotencyKey,
+    get signal() {
+      return call.signal();
+    },
+  };
 }
 
 /** Makes `ctx()` answer for the whole process: a host has one actor. */
@@ -51,13 +75,30 @@ export function setHostedContext(context: ActorContext | null): void {
   hosted = context;
 }
 
-/** Runs the synchronous part of a method or constructor with its context. */
-export function withContext<T>(context: ActorContext, run: () => T): T {
+/** Runs the synchronous part of a method (`call`) or of a constructor or hook (null) in its context. Allocates nothing. */
+export function runInContext<T>(context: ActorContext, call: RunningCall | null, run: () => T): T {
   const before = current;
+  const callBefore = currentCall;
   current = context;
+  currentCall = call;
   try {
     return run();
   } finally {
     current = before;
+    currentCall = callBefore;
+  }
+}
+
+/** As `runInContext`, for a method on the hot path: no closure for the call. */
+export function applyInContext(context: ActorContext, call: RunningCall, method: (...args: never[]) => unknown, instance: object, args: readonly unknown[]): unknown {
+  const before = current;
+  const callBefore = currentCall;
+  current = context;
+  currentCall = call;
+  try {
+    return Reflect.apply(method, instance, args);
+  } finally {
+    current = before;
+    currentCall = callBefore;
   }
 }

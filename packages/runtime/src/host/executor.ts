@@ -12,6 +12,7 @@ export interface ExecutorOptions {
   readonly pendingMax: number;
 }
 
+/** A call that has to wait. */
 export interface Job {
   /** Arguments to wait for before it may start. */
   readonly ready: Promise<unknown> | null;
@@ -19,9 +20,21 @@ export interface Job {
   readonly run: () => unknown;
 }
 
+/** One group's room. */
+export interface Group {
+  readonly size: number;
+  running: number;
+  queue: Waiting[];
+}
+
 export interface Executor {
-  /** The group's name: null for the default one. @throws RangeError for an unknown group. */
-  readonly submit: (group: string | null, urgent: boolean, job: Job) => unknown;
+  /** The named group, or the default one for null; undefined: there is none of this name. */
+  readonly group: (name: string | null, urgent: boolean) => Group | undefined;
+  /** Takes a place at once when one is free and nobody waits; then `leave` must follow. The hot path. */
+  readonly enter: (group: Group) => boolean;
+  readonly leave: (group: Group) => void;
+  /** Queues a call; resolves with its outcome. `refusedFull` when too many wait. */
+  readonly submit: (group: Group, job: Job) => Promise<unknown> | typeof refusedFull;
   readonly pending: () => number;
   readonly running: () => number;
   /** Resolves when nothing runs or waits. */
@@ -38,90 +51,90 @@ interface Waiting {
   ready: boolean;
 }
 
-interface Group {
-  readonly size: number;
-  running: number;
-  queue: Waiting[];
-}
-
+/** The executor of one life of an actor. */
 export function executor(options: ExecutorOptions): Executor {
-  const group = (size: number): Group => ({ size, running: 0, queue: [] });
-  const groups = new Map(Object.entries(options.groups).map(([name, size]) => [name, group(size)]));
-  const common = group(options.concurrency);
-  const urgentGroup = group(options.urgentMax);
+  const roomFor = (size: number): Group => ({ size, running: 0, queue: [] });
+  const groups = new Map(Object.entries(options.groups).map(([name, size]) => [name, roomFor(size)]));
+  const common = roomFor(options.concurrency);
+  const urgentGroup = roomFor(options.urgentMax);
   let pending = 0;
   let running = 0;
   let idlers: (() => void)[] = [];
 
-  const finished = (of: Group) => {
-    of.running--;
-    running--;
-    drain(of);
+  const restIfIdle = () => {
     if (running === 0 && pending === 0) for (const wake of idlers.splice(0)) wake();
   };
 
-  const start = (of: Group, job: Job): unknown => {
-    of.running++;
-    running++;
-    let result: unknown;
-    try {
-      result = job.run();
-    } catch (error) {
-      finished(of);
-      throw error;
-    }
-    if (!isPromise(result)) {
-      finished(of);
-      return result;
-    }
-    return result.then(
-      (value) => {
-        finished(of);
-        return value;
-      },
-      (error: unknown) => {
-        finished(of);
-        throw error;
-      },
-    );
+  const leave = (of: Group) => {
+    of.running--;
+    running--;
+    if (of.queue.length > 0) drain(of);
+    restIfIdle();
   };
 
+  /** Starts what may start. A method that answers at once makes room within the loop, so a long queue of those needs no deep stack. */
   const drain = (of: Group) => {
     while (of.running < of.size && of.queue[0]?.ready === true) {
-      const next = of.queue.shift() as Waiting;
-      pending--;
+      const { job, resolve, reject } = of.queue.shift() as Waiting;
+      if (of !== urgentGroup) pending--;
+      let result: unknown;
       try {
-        next.resolve(start(of, next.job));
+        result = job.run();
       } catch (error) {
-        next.reject(error);
+        reject(error);
+        continue;
       }
+      if (!isPromise(result)) {
+        resolve(result);
+        continue;
+      }
+      of.running++;
+      running++;
+      result.then(
+        (value) => {
+          resolve(value);
+          leave(of);
+        },
+        (error: unknown) => {
+          reject(error);
+          leave(of);
+        },
+      );
     }
   };
 
   return {
-    submit(name, urgent, job) {
-      const of = urgent ? urgentGroup : name === null ? common : groups.get(name);
-      if (of === undefined) throw new RangeError(`no concurrency group ${name}; it has ${[...groups.keys()].join(", ") || "none"}`);
-      if (job.ready === null && of.running < of.size && of.queue.length === 0) return start(of, job);
-      if (of.queue.length >= (urgent ? options.urgentMax : options.pendingMax) || (!urgent && pending >= options.pendingMax)) return refusedFull;
-      pending++;
+    group: (name, urgent) => (urgent ? urgentGroup : name === null ? common : groups.get(name)),
+    enter(of) {
+      if (of.running >= of.size || of.queue.length > 0) return false;
+      of.running++;
+      running++;
+      return true;
+    },
+    leave,
+    submit(of, job) {
+      if (of === urgentGroup ? of.queue.length >= options.urgentMax : pending >= options.pendingMax) return refusedFull;
+      if (of !== urgentGroup) pending++;
       return new Promise((resolve, reject) => {
         const waiting: Waiting = { job, resolve, reject, ready: job.ready === null };
         of.queue.push(waiting);
         const proceed = () => {
           waiting.ready = true;
           drain(of);
+          restIfIdle();
         };
         // A failed read of the arguments surfaces when the call runs.
-        job.ready?.then(proceed, proceed);
+        if (job.ready === null) drain(of);
+        else void job.ready.then(proceed, proceed);
       });
     },
-    pending: () => pending,
+    pending: () => pending + urgentGroup.queue.length,
     running: () => running,
     idle: () => (running === 0 && pending === 0 ? Promise.resolve() : new Promise((resolve) => idlers.push(resolve))),
   };
 }
 
-function isPromise(value: unknown): value is Promise<unknown> {
+/** Whatever has a `then`: user code may return promises of another realm. */
+export function isPromise(value: unknown): value is Promise<unknown> {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }

@@ -10,11 +10,11 @@ import { runtimeLimits } from "../limits.js";
 import type { ValueStore } from "../ports.js";
 import { measure } from "../values.js";
 import { callRecord } from "./call-record.js";
-import { withContext, type ActorContext, type CallContext } from "./context.js";
-import { executor, refusedFull } from "./executor.js";
+import { applyInContext, runInContext, type ActorContext } from "./context.js";
+import { executor, isPromise, refusedFull, type Group } from "./executor.js";
 
 type Instance = Readonly<Record<string, unknown>> & object;
-type Method = (...args: readonly unknown[]) => unknown;
+type Method = (...args: never[]) => unknown;
 type Constructor = new (...args: readonly unknown[]) => Instance;
 
 export interface HostedActorParts {
@@ -79,44 +79,63 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     ...phase,
   });
 
-  const execute = (call: IncomingCall, name: string, group: string | null, method: Method, signalOf: () => AbortSignal): unknown => {
-    let args: readonly unknown[] | Promise<readonly unknown[]> = readArgs(argsOf(call), parts.store);
-    const ready = args instanceof Promise ? args : null;
-    ready?.then((read) => (args = read), () => {});
-    let atOnce = true;
-    const job = () => {
-      if (args instanceof Promise) return args;
-      // Only a call that waited can have been cancelled before it starts; making a signal for each would be waste.
-      if (!atOnce && call.signal.aborted && !mayRepeat(call)) throw call.signal.reason;
-      const callContext: CallContext = {
-        method: name,
-        get signal() {
-          return signalOf();
-        },
-        deadlineMs: call.deadlineMs,
-        traceId: call.traceId,
-        opId: call.idempotencyKey,
-      };
-      const id = runs++;
-      running.set(id, name);
-      let result: unknown;
-      try {
-        result = withContext({ ...context, call: callContext }, () => method.apply(instance, args as readonly unknown[] as []));
-      } catch (error) {
+  /** Runs the method now; `signal` is made only if it looks. */
+  const invoke = (call: IncomingCall, name: string, method: Method, args: readonly unknown[]): unknown => {
+    const signal = () => (call.idempotencyKey === null ? call.signal : lasting(call, ending.signal));
+    const { deadlineMs, traceId, idempotencyKey } = call;
+    return applyInContext(context, { method: name, deadlineMs, traceId, idempotencyKey, signal }, method, instance, args);
+  };
+  /** Keeps a call listed while it runs, then makes room. */
+  const listed = (name: string, result: Promise<unknown>, leave: () => void): Promise<unknown> => {
+    const id = runs++;
+    running.set(id, name);
+    return result.then(
+      (value) => {
         running.delete(id);
+        leave();
+        return value;
+      },
+      (error: unknown) => {
+        running.delete(id);
+        leave();
         throw error;
-      }
-      if (!(result instanceof Promise)) {
-        running.delete(id);
-        return result;
-      }
-      return result.finally(() => running.delete(id));
-    };
-    const outcome = run.submit(group, call.urgent || name === "health" || name === "abort", { ready, run: job });
-    atOnce = false;
+      },
+    );
+  };
+
+  const queued = (call: IncomingCall, name: string, group: Group, method: Method, read: readonly unknown[] | Promise<readonly unknown[]>): Promise<unknown> => {
+    let args = read;
+    const ready = read instanceof Promise ? read.then((values) => void (args = values)) : null;
+    const outcome = run.submit(group, {
+      ready,
+      run() {
+        if (args instanceof Promise) return args;
+        if (call.aborted && !mayRepeat(call)) throw call.signal.reason;
+        const result = invoke(call, name, method, args);
+        return isPromise(result) ? listed(name, result, () => {}) : result;
+      },
+    });
     if (outcome !== refusedFull) return outcome;
+    ready?.catch(() => undefined);
     const pending = run.pending();
     throw new SlimeError("actor.busy", `${pending} calls wait in ${className} ${spec.actorId}`, { actorId: spec.actorId, pending, pendingMax: spec.pendingCallsMax });
+  };
+
+  const execute = (call: IncomingCall, name: string, group: Group, method: Method): unknown => {
+    const args = readArgs(argsOf(call), parts.store);
+    if (args instanceof Promise || !run.enter(group)) return queued(call, name, group, method, args);
+    let result: unknown;
+    try {
+      result = invoke(call, name, method, args);
+    } catch (error) {
+      run.leave(group);
+      throw error;
+    }
+    if (!isPromise(result)) {
+      run.leave(group);
+      return result;
+    }
+    return listed(name, result, () => run.leave(group));
   };
 
   const handler: Handler = (call) => {
@@ -124,25 +143,23 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     if (call.method === "slime.describe") return describe();
     const at = call.method.indexOf("@");
     const name = at < 0 ? call.method : call.method.slice(0, at);
-    const group = at < 0 ? (methodGroups[name] ?? null) : call.method.slice(at + 1);
+    const groupName = at < 0 ? (methodGroups[name] ?? null) : call.method.slice(at + 1);
+    const group = run.group(groupName, call.urgent || name === "health" || name === "abort");
     const method = methods.get(name);
     if (method === undefined) {
       const has = [...methods.keys()].sort();
       throw new SlimeError("actor.no_method", `${className} has no method ${name}; it has ${has.join(", ")}`, { actorId: spec.actorId, method: name, has });
     }
-    if (group !== null && spec.concurrencyGroups[group] === undefined) {
-      const issue = `${className} has no concurrency group ${group}; give it in the actor's concurrencyGroups`;
+    if (group === undefined) {
+      const issue = `${className} has no concurrency group ${groupName}; give it in the actor's concurrencyGroups`;
       throw new SlimeError("config.invalid", issue, { issues: [issue] });
     }
     if (phaseOfLife !== "open" && !(phaseOfLife === "draining" && call.urgent)) {
       throw new SlimeError("actor.unavailable", `${className} ${spec.actorId} is ending`, { actorId: spec.actorId, incarnation: spec.incarnation, reason: "it is ending" });
     }
     const key = call.idempotencyKey;
-    if (key === null) {
-      const outcome = execute(call, name, group, method, () => call.signal);
-      return outcome instanceof Promise ? outcome.then((value) => prepareResult(value, parts.store)) : prepareResult(outcome, parts.store);
-    }
-    return record.once(key, () => execute(call, name, group, method, () => lasting(call, ending.signal))).then((value) => prepareResult(value, parts.store));
+    const outcome = key === null ? execute(call, name, group, method) : record.once(key, () => execute(call, name, group, method));
+    return isPromise(outcome) ? outcome.then((value) => prepareResult(value, parts.store)) : prepareResult(outcome, parts.store);
   };
 
   const shutdown = async (reason: string) => {
@@ -151,7 +168,7 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     const hook = instance["onShutdown"] ?? (instance as { readonly [Symbol.asyncDispose]?: unknown })[Symbol.asyncDispose];
     if (typeof hook !== "function") return;
     try {
-      await withContext(context, () => (hook as Method).call(instance));
+      await runInContext(context, null, () => (hook as () => unknown).call(instance));
     } catch (error) {
       parts.log.error("actor.shutdown_failed", { actorId: spec.actorId, error: error instanceof Error ? error.stack : String(error) });
     }
@@ -173,7 +190,7 @@ async function construct(actorClass: unknown, args: readonly unknown[], parts: H
   try {
     if (typeof actorClass !== "function") throw new TypeError(`${spec.module} exports no class ${spec.exportName}`);
     const read = await readArgs(args, parts.store);
-    return withContext(context, () => new (actorClass as Constructor)(...read));
+    return runInContext(context, null, () => new (actorClass as Constructor)(...read));
   } catch (error) {
     throw creationError(spec, error);
   }
@@ -212,7 +229,7 @@ function lasting(call: IncomingCall, ending: AbortSignal): AbortSignal {
   const follow = () => {
     if (!mayRepeat(call)) controller.abort(call.signal.reason);
   };
-  if (call.signal.aborted) follow();
+  if (call.aborted) follow();
   else call.signal.addEventListener("abort", follow, { once: true });
   if (ending.aborted) controller.abort(ending.reason);
   else ending.addEventListener("abort", () => controller.abort(ending.reason), { once: true });
