@@ -1,18 +1,30 @@
 /**
- * GRPO on "sort four digits", from scratch, trainer and sampler in this one process: how the quickstart's hyper-parameters were chosen.
- * node packages/embedded/dist-bench/... is not needed: run with `npx vitest` never; use `node --import` of the build as bench/run.mjs does.
+ * GRPO on examples/sort (put four digits in order), from scratch, trainer and sampler in this one process: how the quickstart's
+ * hyper-parameters were chosen. SORT_SETTINGS: JSON over the defaults below; SORT_SEEDS: "1,2,3"; SORT_VERBOSE=1: the curve.
  */
 import { groupNormalise } from "@slime/algorithms";
 import { type OptimizerConfig, type Sample, toColumns } from "@slime/backend";
 import { seededRandom } from "@slime/core";
-import { Arena, EmbeddedTrainer, type ModelConfig, soloCollective } from "@slime/embedded";
-import { defaultLoss, defaultOptimizer, modelDirectory, rankBatch, tinyConfig } from "@slime/embedded/testing";
+import { Arena, EmbeddedTrainer, type ModelConfig, readModelConfig, soloCollective } from "@slime/embedded";
+import { defaultLoss, defaultOptimizer, modelDirectory, rankBatch } from "@slime/embedded/testing";
+import { readFileSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import { BenchSampler, type Drawn } from "./sampler.js";
 
-const alphabet = "0123456789=$";
-const endToken = alphabet.indexOf("$");
-const answerLength = 5;
+const example = fileURLToPath(new URL("../../../../examples/sort/", import.meta.url));
+/** The tokenizer's entries, by id. */
+const entries = ["<pad>", "<bos>", "<eos>", "<unk>", ..."0123456789=+"];
+const endToken = entries.indexOf("<eos>");
+const answerTokensMax = 5;
+
+interface Row {
+  readonly prompt: string;
+  readonly label: string;
+}
+const rowsOf = (file: string): Row[] => readFileSync(`${example}${file}`, "utf8").trim().split("\n").map((line) => JSON.parse(line) as Row);
+const encode = (text: string): number[] => [...text].map((c) => entries.indexOf(c));
+const decode = (tokens: readonly number[]): string => tokens.filter((token) => token !== endToken).map((token) => entries[token] ?? "").join("");
 
 interface Settings {
   readonly model: Partial<ModelConfig>;
@@ -21,44 +33,36 @@ interface Settings {
   readonly steps: number;
   readonly prompts: number;
   readonly group: number;
-  /** Optimizer steps a rollout is cut into. */
-  readonly stepsPerRollout: number;
   readonly exactBonus: number;
   readonly shuffleRewards: boolean;
   readonly divideBySpread: boolean;
 }
 
 const settings: Settings = {
-  model: { hiddenSize: 64, intermediateSize: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 16, vocabSize: 16, initStd: 0.1, positionsMax: 32 },
-  optimizer: { lr: 3e-3, adamBeta2: 0.95 },
-  entropyCoef: 0,
-  steps: 400,
-  prompts: 16,
+  model: {},
+  optimizer: { lr: 1.5e-3, adamBeta2: 0.99 },
+  entropyCoef: 0.03,
+  steps: 300,
+  prompts: 48,
   group: 8,
-  stepsPerRollout: 1,
   exactBonus: 0,
   shuffleRewards: false,
-  divideBySpread: true,
+  divideBySpread: false,
   ...(JSON.parse(process.env["SORT_SETTINGS"] ?? "{}") as Partial<Settings>),
 };
 
-const encode = (text: string): number[] => [...text].map((c) => alphabet.indexOf(c));
-const sorted = (digits: readonly number[]): number[] => [...digits].sort((a, b) => a - b);
-
-/** Every tenth quadruple is held out, by its number. */
-const split = (heldOut: boolean): number[] => Array.from({ length: 10_000 }, (_, i) => i).filter((i) => ((i * 7919) % 10 === 3) === heldOut);
-const prompt = (n: number): number[] => [...String(n).padStart(4, "0")].map(Number);
-const promptTokens = (digits: readonly number[]): number[] => [...digits, ...encode("=")];
-
-function score(digits: readonly number[], drawn: Drawn): { readonly reward: number; readonly exact: boolean } {
-  const want = [...sorted(digits), endToken];
-  const right = want.filter((token, i) => drawn.tokens[i] === token).length;
-  const exact = right === want.length && drawn.tokens.length === want.length;
-  return { reward: right / want.length + (exact ? settings.exactBonus : 0), exact };
+/** Characters in their place, over the longer of answer and label: 1 is exact, an answer that runs on loses by its length. */
+function score({ label }: Row, drawn: Drawn): { readonly reward: number; readonly exact: boolean } {
+  const text = decode(drawn.tokens);
+  const right = [...label].filter((c, i) => text[i] === c).length;
+  const exact = text === label;
+  return { reward: right / Math.max(label.length, text.length) + (exact ? settings.exactBonus : 0), exact };
 }
 
+const nobody: Row = { prompt: "", label: "" };
+
 async function run(seed: number): Promise<void> {
-  const config = tinyConfig({ ...settings.model, eosTokenIds: [endToken] });
+  const config = { ...(await readModelConfig(`${example}model`)), ...settings.model };
   const { root, model } = await modelDirectory(config);
   const trainer = new EmbeddedTrainer({ collective: soloCollective });
   let ops = 0;
@@ -74,14 +78,13 @@ async function run(seed: number): Promise<void> {
     const bytes = await readFile(exported?.path ?? "");
     sampler.weights.set(new Float32Array(new Uint8Array(bytes).buffer));
   };
-  const heldOut = split(true);
+  const heldOut = rowsOf("heldout.jsonl");
   const greedy = () => {
-    const prompts = heldOut.map(prompt);
-    const drawn = sampler.generate(prompts.map(promptTokens), answerLength, endToken, null);
-    return drawn.filter((d, i) => score(prompts[i] ?? [], d).exact).length / heldOut.length;
+    const drawn = sampler.generate(heldOut.map(({ prompt }) => encode(prompt)), answerTokensMax, endToken, null);
+    return drawn.filter((d, i) => score(heldOut[i] ?? nobody, d).exact).length / heldOut.length;
   };
   const random = seededRandom(seed * 1000 + 1);
-  const train = split(false);
+  const train = rowsOf("train.jsonl");
   await push();
   const start = greedy();
   let [generateMs, trainMs] = [0, 0];
@@ -90,17 +93,17 @@ async function run(seed: number): Promise<void> {
   let reached = -1;
   for (let rollout = 0; rollout < settings.steps; rollout++) {
     const t0 = performance.now();
-    const chosen = Array.from({ length: settings.prompts }, () => prompt(train[Math.floor(random.unit() * train.length)] ?? 0));
-    const rows = chosen.flatMap((digits) => Array.from({ length: settings.group }, () => digits));
-    const drawn = sampler.generate(rows.map(promptTokens), answerLength, endToken, random);
-    const scores = drawn.map((d, i) => score(rows[i] ?? [], d));
+    const chosen = Array.from({ length: settings.prompts }, () => train[Math.floor(random.unit() * train.length)] ?? nobody);
+    const rows = chosen.flatMap((row) => Array.from({ length: settings.group }, () => row));
+    const drawn = sampler.generate(rows.map(({ prompt }) => encode(prompt)), answerTokensMax, endToken, random);
+    const scores = drawn.map((d, i) => score(rows[i] ?? nobody, d));
     const t1 = performance.now();
     const rewards = scores.map((s) => s.reward);
     if (settings.shuffleRewards) for (let i = rewards.length - 1; i > 0; i--) {
       const j = Math.floor(random.unit() * (i + 1));
       [rewards[i], rewards[j]] = [rewards[j] ?? 0, rewards[i] ?? 0];
     }
-    const samples = drawn.map((d, i) => sampleOf(i, Math.floor(i / settings.group), promptTokens(rows[i] ?? []), d, rewards[i] ?? 0));
+    const samples = drawn.map((d, i) => sampleOf(i, Math.floor(i / settings.group), encode((rows[i] ?? nobody).prompt), d, rewards[i] ?? 0));
     const columns = toColumns(samples, null);
     const advantages = Float32Array.from(groupNormalise(columns.rewards_N, columns.groupIndices_N, { divideBySpread: settings.divideBySpread }));
     const batch = rankBatch(columns, { rolloutId: rollout, advantages_N: advantages });
