@@ -36,6 +36,8 @@ export const nodeLimits = {
   poolRestMs: 30_000,
   /** What an orderly stop of the daemon may take by default. */
   stopGraceMs: 10_000,
+  /** Beyond its grace: for SIGTERM, SIGKILL and the kernel. What is left then is named in the log. */
+  stopMarginMs: 15_000,
   /** Ended actors and jobs kept until their job is forgotten. */
   endedMax: 10_000,
   /** Messages that wait for the head in one batch; a link that is down queues none. */

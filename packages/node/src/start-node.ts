@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { ProcessId, SlimeError } from "@slime/core";
+import { ProcessId, SlimeError, sleep } from "@slime/core";
 import { ObjectStore } from "@slime/object-store";
 import { exists, killMarked, portLeases, socketDirOf, storeDirOf } from "@slime/platform";
 import { hostEnvironment, nodeSocketName } from "@slime/rpc";
@@ -185,7 +185,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
     log.info("node.stopping", { reason, graceMs });
     dispatch({ kind: "stop", graceMs, reason });
     await runner.current?.settled();
-    await keeper.empty();
+    await Promise.race([keeper.empty(), sleep(clock, graceMs + nodeLimits.stopMarginMs)]);
     const mark = { name: hostEnvironment.nodeId, value: nodeId };
     const left = await killMarked(mark, { processes: platform.processes, clock, graceMs: 500 });
     if (left.length > 0) log.error("node.processes_left", { pids: left });

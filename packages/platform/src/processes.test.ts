@@ -1,3 +1,4 @@
+import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -6,7 +7,7 @@ import { systemClock } from "@slime/core";
 import { describe, expect, it } from "vitest";
 import { describeDeath, type ExitStatus } from "./exit-status.js";
 import { exitWatcher } from "./exit-watch.js";
-import { killMarked, killTree, signal } from "./kill-tree.js";
+import { exists, killMarked, killTree, signal } from "./kill-tree.js";
 import { launch, type Launched } from "./launch.js";
 import { acquireLock } from "./lock.js";
 import type { Platform } from "./platform.js";
@@ -137,5 +138,20 @@ describe("a process that cannot start", () => {
     const logs = { stdout: join(root.path, "out"), stderr: join(root.path, "err") };
     const starting = launch({ processes: platform.processes, clock: systemClock, dir: root.path, command: ["true"], env: {}, cwd: "/no/such/dir", logs });
     await expect(starting).rejects.toMatchObject({ code: "process.start" });
+  });
+});
+
+describe.runIf(process.platform === "linux")("a zombie", () => {
+  it.each(testedPlatforms())("is not alive (P2), %s", async (_kind, { processes }) => {
+    // The shell's child ends at once; the sleep that took the shell's place never waits for it.
+    const parent = spawn("/bin/sh", ["-c", "sleep 0.2 & echo $!; exec sleep 1000"], { stdio: ["ignore", "pipe", "ignore"] });
+    try {
+      const pid = Number(await new Promise<string>((resolve) => parent.stdout.once("data", (data: Buffer) => resolve(data.toString()))));
+      await until("its end", async () => (await processes.identify(pid)) === null);
+      expect(exists(pid)).toBe(true); // a signal would reach it
+      expect((await processes.list()).some((entry) => entry.pid === pid)).toBe(false);
+    } finally {
+      parent.kill("SIGKILL");
+    }
   });
 });

@@ -13,7 +13,7 @@ export interface ScriptedHead extends AsyncDisposable {
   readonly send: (nodeId: string, message: NonNullable<NodeDown["message"]>) => void;
   /** All messages of one kind heard so far. */
   readonly all: <K extends NonNullable<NodeUp["message"]>["$case"]>(kind: K) => readonly Message<K>[];
-  /** Cuts every stream, as a head that dies does. */
+  /** Ends every stream. */
   readonly cut: () => void;
 }
 
@@ -75,7 +75,7 @@ export async function scriptedHead(options: ScriptedHeadOptions): Promise<Script
     },
     all: <K extends NonNullable<NodeUp["message"]>["$case"]>(kind: K) => heard.flatMap(({ message }) => (message?.$case === kind ? [message.value as Message<K>] : [])),
     cut() {
-      for (const stream of open) stream.destroy();
+      for (const stream of open) stream.end();
     },
     async [Symbol.asyncDispose]() {
       server.forceShutdown();
