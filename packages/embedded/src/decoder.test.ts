@@ -116,6 +116,26 @@ describe("decoder", () => {
     });
   });
 
+  it("gives the same bits when the head works in chunks", () => {
+    const config = tinyConfig({ vocabSize: 21 });
+    const packed = randomPacked(config, [9, 7], 6);
+    const [whole, chunked] = [1 << 20, 3 * 24].map((logitsFloatsMax) => {
+      const arena = new Arena(1 << 20);
+      const decoder = new Decoder(arena, config, logitsFloatsMax);
+      const weights = new WeightSet(arena, config);
+      weights.set(roughWeights(config, 6));
+      const grads = arena.alloc(weights.layout.count);
+      arena.kernels.fillZero(grads, weights.layout.count);
+      let seen: Float32Array | undefined;
+      decoder.accumulate(weights, packed, 1, grads, ({ logProbs_T, entropy_T }) => {
+        seen = logProbs_T;
+        return { dLogProbs_T: logProbs_T, dEntropy_T: entropy_T };
+      });
+      return { seen, grads: arena.f32(grads, weights.layout.count).slice() };
+    });
+    expect(chunked).toEqual(whole);
+  });
+
   it("lets a NaN anywhere in the weights reach the loss: nothing swallows it", () => {
     const config = tinyConfig();
     const packed = randomPacked(config, [6], 8);

@@ -6,7 +6,7 @@ import type { PackedSequences } from "./packing.js";
 import { type LayerWeights, ropeTables, type WeightSet } from "./weights.js";
 
 /** Logits held at once, in floats (64 MB): more rows are done in chunks, whose logits the backward pass computes again. */
-const logitsFloatsMax = 1 << 24;
+const logitsFloatsMaxDefault = 1 << 24;
 
 /** Per wanted position, in the order of `PackedSequences.rows`: log-probability of the target token, and entropy in nats. */
 export interface PositionValues {
@@ -74,7 +74,10 @@ export class Decoder {
   readonly #cos: number;
   readonly #sin: number;
 
-  constructor(arena: Arena, config: ModelConfig) {
+  readonly #logitsFloatsMax: number;
+
+  constructor(arena: Arena, config: ModelConfig, logitsFloatsMax = logitsFloatsMaxDefault) {
+    this.#logitsFloatsMax = logitsFloatsMax;
     this.arena = arena;
     this.config = config;
     const { cos, sin } = ropeTables(arena, config);
@@ -248,7 +251,7 @@ export class Decoder {
     const d = config.hiddenSize;
     const rows = packed.rows.length;
     const ld = weights.vocabPadded;
-    const chunkRows = Math.max(1, Math.min(rows, Math.floor(logitsFloatsMax / ld)));
+    const chunkRows = Math.max(1, Math.min(rows, Math.floor(this.#logitsFloatsMax / ld)));
     const head: HeadActivations = {
       rows,
       rowIds: arena.allocI32(packed.rows),

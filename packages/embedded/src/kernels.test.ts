@@ -53,4 +53,12 @@ describe("arena", () => {
     arena.release(mark);
     expect(arena.alloc(8)).toBe(big);
   });
+
+  it("says what does not fit, and goes on", () => {
+    const arena = new Arena();
+    const mark = arena.mark();
+    expect(() => arena.alloc(2 ** 30)).toThrow(/at most 4 GiB.*smaller micro-batches/);
+    arena.release(mark);
+    expect(arena.alloc(4)).toBe(mark);
+  });
 });

@@ -1,4 +1,4 @@
-import { invariant } from "@slime/core";
+import { invariant, SlimeError } from "@slime/core";
 import { kernelsBase64 } from "./gen/kernels.js";
 
 /**
@@ -79,20 +79,30 @@ export class Arena {
     this.kernels = instance.exports as unknown as KernelExports;
   }
 
-  /** Room for `count` 4-byte elements, as a byte address aligned to 64. @throws RangeError past 4 GiB. */
+  /** Room for `count` 4-byte elements, as a byte address aligned to 64. @throws `config.invalid` past 4 GiB, or past what the machine gives. */
   alloc(count: number): number {
     invariant(Number.isSafeInteger(count) && count >= 0, `K2: cannot allocate ${count} elements`);
     const at = this.#top;
     this.#top = Math.ceil((at + count * 4) / alignBytes) * alignBytes;
-    const missing = this.#top - this.#memory.buffer.byteLength;
-    if (missing > 0) {
-      const pages = Math.ceil(missing / pageBytes);
-      const held = this.#memory.buffer.byteLength / pageBytes;
-      if (held + pages > pagesMax) throw new RangeError(`the model and its activations need more than the 4 GiB that 32-bit WebAssembly can address (${this.#top} bytes); use smaller micro-batches`);
-      this.#memory.grow(Math.min(pagesMax - held, Math.max(pages, held >> 2)));
-    }
+    if (this.#top > this.#memory.buffer.byteLength) this.#grow();
     this.#buffer = this.#memory.buffer;
     return at;
+  }
+
+  #grow(): void {
+    const held = this.#memory.buffer.byteLength / pageBytes;
+    const pages = Math.ceil(this.#top / pageBytes) - held;
+    const refuse = (cause?: unknown): never => {
+      const issue = `the model and its activations need ${this.#top} bytes, and one rank has at most 4 GiB (32-bit WebAssembly) and what the machine has free; use smaller micro-batches`;
+      throw new SlimeError("config.invalid", issue, { issues: [issue] }, { cause });
+    };
+    if (held + pages > pagesMax) refuse();
+    try {
+      // A quarter more than needed: growing moves everything.
+      this.#memory.grow(Math.min(pagesMax - held, Math.max(pages, held >> 2)));
+    } catch (cause) {
+      refuse(cause);
+    }
   }
 
   mark(): ArenaMark {

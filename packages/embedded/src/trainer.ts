@@ -1,10 +1,11 @@
 import type { Collective, ExportedWeights, ModelTag, Op, RankBatch, SaveRequest, TokenValues, TrainerInfo, TrainerInit, TrainerRank, TrainStepRequest, TrainStepResult } from "@slime/backend";
 import { type Clock, deadline, invariant, SlimeError, systemClock } from "@slime/core";
-import { rename, rm, writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { appliedStep } from "./applied-record.js";
 import { checksumHex } from "./checksum.js";
+import { writeFileAtomic } from "./files.js";
 import { readModelConfig, readModelWeights } from "./hf-checkpoint.js";
 import { emptyTokenValues, spreadRows, StepLoss, summedMetrics } from "./micro-batch-loss.js";
 import { checkRows, packSamples } from "./packing.js";
@@ -122,8 +123,7 @@ export class EmbeddedTrainer implements TrainerRank {
       const path = join(directory, `weights-${version}.bin`);
       const bytes = count * 4;
       const checksum = checksumHex(arena, actor.base, bytes);
-      await writeFile(`${path}.tmp`, new Uint8Array(actor.view().buffer, actor.base, bytes));
-      await rename(`${path}.tmp`, path);
+      await writeFileAtomic(path, new Uint8Array(actor.view().buffer, actor.base, bytes));
       this.#exports = [...this.#exports.filter((other) => other !== path), path];
       for (const old of this.#exports.splice(0, this.#exports.length - exportsKept)) await rm(old, { force: true });
       return { kind: "shared-memory", path, bytes, checksum, tensors: actor.layout.tensors.map(({ name, shape, offset }) => ({ name, shape, offset: offset * 4 })) };
