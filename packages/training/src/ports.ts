@@ -1,5 +1,5 @@
 /**
- * What a run needs from the world. The shell of the loop talks to these and to nothing else; `apps/slime/src/run/drive.ts` binds them to
+ * What a run needs from the world. The shell of the loop talks to these and to nothing else; `apps/slime/src/wiring.ts` binds them to
  * actors, tests bind them to fakes on virtual time. No token ever passes through here: parts are opaque references to columns
  * (`SampleColumns`) that rollout workers put into the object store and trainer ranks read out of it.
  *
