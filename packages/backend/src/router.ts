@@ -18,7 +18,8 @@ export interface RouterStats {
 /** The HTTP front of the engines, as the run drives it. */
 export interface Router {
   readonly url: string;
-  readonly add: (url: string) => Promise<void>;
+  /** With `fenced`, nothing reaches the engine before `open`; without, it serves once a probe succeeded. */
+  readonly add: (url: string, options?: { readonly fenced?: boolean }) => Promise<void>;
   readonly remove: (url: string) => Promise<void>;
   /** Lets nothing through to this engine until `open`. */
   readonly fence: (url: string) => Promise<void>;

@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http";
-import type { RouterParts } from "./http-server.js";
+import type { RouterParts } from "./parts.js";
 import type { AttemptOutcome, ForwardRequest } from "./transport.js";
 
 /** Control routes that concern every engine; sglang_router has none of them. */

@@ -63,11 +63,14 @@ export class Fleet {
     return this.workers.find((worker) => worker.url === url);
   }
 
-  /** Takes in an engine, not to be picked before a probe. A url that is known keeps its id. */
-  add(id: string, url: string): Worker {
+  /** Takes in an engine, not to be picked before a probe, or before `open` when `fenced`. A url that is known keeps its id. */
+  add(id: string, url: string, fenced = false): Worker {
     const known = this.byUrl(url);
-    if (known !== undefined) return known;
-    const gate: Gate = this.#version === null ? { kind: "open", version: null } : { kind: "stale", found: null };
+    if (known !== undefined) {
+      if (fenced) this.fence(known.id);
+      return known;
+    }
+    const gate: Gate = fenced ? { kind: "fenced" } : this.#version === null ? { kind: "open", version: null } : { kind: "stale", found: null };
     const worker: Mutable = { id, url, health: { kind: "unprobed" }, gate, draining: false, inFlight: 0, broken: 0, picks: 0, errors: 0 };
     this.#workers.set(id, worker);
     return worker;

@@ -1,22 +1,11 @@
-import { type Clock, factsOf, type Logger, type Random, SlimeError } from "@slime/core";
+import { type Clock, factsOf, type Logger, SlimeError } from "@slime/core";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
-import type { Dispatcher } from "./dispatcher.js";
 import { fanOut, fanOutPaths } from "./fan-out.js";
 import { managementRoute } from "./management.js";
-import type { RouterLimits } from "./options.js";
+import type { RouterParts } from "./parts.js";
 import { proxy } from "./proxy.js";
-import type { Transport } from "./transport.js";
 import { endToEndHeaders } from "./undici-transport.js";
-
-export interface RouterParts {
-  readonly dispatcher: Dispatcher;
-  readonly transport: Transport;
-  readonly limits: RouterLimits;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Logger;
-}
 
 export interface HttpFront {
   readonly url: string;

@@ -1,6 +1,6 @@
 import { SlimeError } from "@slime/core";
 import { type Worker, workerView } from "./fleet.js";
-import type { RouterParts } from "./http-server.js";
+import type { RouterParts } from "./parts.js";
 import { metricsText } from "./metrics.js";
 
 export interface OwnReply {
@@ -82,15 +82,15 @@ function postWorker(parts: RouterParts, body: Buffer, query: URLSearchParams): P
   const fields = parseJson(body);
   const type = fields["worker_type"] ?? "regular";
   if (type !== "regular") return reply(400, error(`worker_type ${JSON.stringify(type)} is not supported; only "regular" is`, "BAD_REQUEST"));
-  return addWorker(parts, typeof fields["url"] === "string" ? fields["url"] : null, query);
+  return addWorker(parts, typeof fields["url"] === "string" ? fields["url"] : null, query, fields["fenced"] === true);
 }
 
-/** Takes an engine in; it gets requests once a probe succeeded. With `?wait=1` the answer comes after that first probe. */
-async function addWorker({ dispatcher, random, limits, log }: RouterParts, text: string | null, query: URLSearchParams): Promise<OwnReply> {
+/** Takes an engine in; it gets requests once a probe succeeded, or with `fenced: true` once it was opened. With `?wait=1` the answer comes after that first probe. */
+async function addWorker({ dispatcher, random, limits, log }: RouterParts, text: string | null, query: URLSearchParams, fenced = false): Promise<OwnReply> {
   const url = text === null ? null : normalUrl(text);
   if (url === null) return { status: 422, body: error(`url must be given, as http://host:port${text === null ? "" : `, not ${text.slice(0, 200)}`}`, "UNPROCESSABLE_ENTITY") };
   if (dispatcher.fleet.byUrl(url) === undefined && dispatcher.fleet.workers.length >= limits.workersMax) return { status: 429, body: error(`the router has workersMax (${limits.workersMax}) workers already; remove some`, "TOO_MANY_WORKERS") };
-  const worker = dispatcher.fleet.add(uuid(random.bytes(16)), url);
+  const worker = dispatcher.fleet.add(uuid(random.bytes(16)), url, fenced);
   log.info("router.worker_added", { worker: url, id: worker.id });
   const probed = dispatcher.probe(worker.id);
   if (query.get("wait") === "1") await probed;

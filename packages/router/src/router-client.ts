@@ -16,8 +16,8 @@ export function httpRouter(url: string, options: { readonly clock?: Clock; reado
   };
   return {
     url,
-    async add(engine) {
-      const { state, reason } = replyJson(url, await call("POST", "/workers?wait=1", { url: engine })) as { readonly state?: unknown; readonly reason?: unknown };
+    async add(engine, { fenced = false } = {}) {
+      const { state, reason } = replyJson(url, await call("POST", "/workers?wait=1", { url: engine, fenced })) as { readonly state?: unknown; readonly reason?: unknown };
       if (state === "unhealthy") throw new SlimeError("engine.unavailable", `${engine} was registered but does not answer: ${String(reason)}`, { engine, reason: String(reason) });
     },
     async remove(engine) {

@@ -8,6 +8,7 @@ import { refusal } from "./options.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
+/** POST /pause_generation: `{mode}`, "abort" unless given. */
 export function pauseGeneration(engine: EmbeddedEngine, body: unknown, response: ServerResponse): void {
   const mode = object(body ?? {}, "the request body")["mode"] ?? "abort";
   if (mode !== "abort" && mode !== "retract" && mode !== "in_place") throw refusal(400, `mode must be "abort", "retract" or "in_place", got ${JSON.stringify(mode)?.slice(0, 40)}.`);
@@ -15,12 +16,13 @@ export function pauseGeneration(engine: EmbeddedEngine, body: unknown, response:
   sendJson(response, 200, { message: "Generation paused successfully.", status: "ok" });
 }
 
+/** POST /continue_generation. Harmless when not paused. */
 export function continueGeneration(engine: EmbeddedEngine, response: ServerResponse): void {
   engine.resume();
   sendJson(response, 200, { message: "Generation continued successfully.", status: "ok" });
 }
 
-/** An unknown rid is answered like a known one: it may have ended a moment ago. */
+/** POST /abort_request: `{rid}` or `{abort_all: true}`. An unknown rid is answered like a known one: it may have ended a moment ago. */
 export function abortRequest(engine: EmbeddedEngine, body: unknown, response: ServerResponse): void {
   const fields = object(body, "the request body");
   if (flag(fields["abort_all"], "abort_all")) engine.abort({ all: true });
@@ -30,6 +32,7 @@ export function abortRequest(engine: EmbeddedEngine, body: unknown, response: Se
   response.end();
 }
 
+/** GET or POST /flush_cache, `?timeout=` seconds to wait for idleness first. 400 while anything runs or waits. */
 export async function flushCache(engine: EmbeddedEngine, query: URLSearchParams, response: ServerResponse): Promise<void> {
   const seconds = Number(query.get("timeout") ?? 0);
   if (!(seconds >= 0 && seconds <= 600)) throw refusal(400, "timeout must be between 0 and 600 seconds.");
@@ -37,6 +40,7 @@ export async function flushCache(engine: EmbeddedEngine, query: URLSearchParams,
   sendText(response, 200, "Cache flushed.\n");
 }
 
+/** POST /update_weights_from_disk: `{model_path, weight_version?}`, a Hugging Face directory of the served shape. */
 export async function updateWeightsFromDisk(engine: EmbeddedEngine, body: unknown, response: ServerResponse): Promise<void> {
   const fields = object(body, "the request body");
   const path = text(fields, "model_path");

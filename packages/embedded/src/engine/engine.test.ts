@@ -6,7 +6,7 @@ import { Arena } from "../kernels.js";
 import { referenceLogProbs } from "../testing/index.js";
 import { WeightSet } from "../weights.js";
 import type { EmbeddedEngine } from "./engine.js";
-import { ask, letterTokenizer, outcome, servedConfig, servedWeights, start, tinyEngine } from "./testing.js";
+import { ask, letterTokenizer, outcome, servedConfig, servedWeights, start, tinyEngine } from "./testing/tiny-engine.js";
 import type { Sequence } from "./sequence.js";
 
 const engines: EmbeddedEngine[] = [];

@@ -167,6 +167,7 @@ export function object(value: unknown, name: string): Json {
   throw refusal(400, `${name} must be a JSON object.`);
 }
 
+/** A JSON boolean; absent and null mean false. @throws `engine.refused` 400. */
 export function flag(value: unknown, name: string): boolean {
   if (value === undefined || value === null) return false;
   if (typeof value === "boolean") return value;

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeHfCheckpoint } from "../hf-checkpoint.js";
-import { letterTokenizer, servedConfig, servedWeights } from "./testing.js";
+import { letterTokenizer, servedConfig, servedWeights } from "./testing/tiny-engine.js";
 import { type RunningEngine, startEmbeddedEngine } from "./start.js";
 
 let running: RunningEngine;

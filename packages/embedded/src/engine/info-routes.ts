@@ -6,6 +6,7 @@ type Json = Readonly<Record<string, unknown>>;
 /** What this server calls itself where SGLang puts its version. */
 export const serverName = "slime-embedded 0.1.0";
 
+/** GET /model_info. */
 export function modelInfo(engine: EmbeddedEngine): Json {
   return {
     model_path: engine.modelPath,
@@ -60,6 +61,7 @@ function load(engine: EmbeddedEngine): Json {
   };
 }
 
+/** GET /v1/loads, and `output_tokens_total` beyond SGLang: it rises while the engine works. */
 export function loads(engine: EmbeddedEngine, clock: Clock): Json {
   return { timestamp: clock.wallMs() / 1_000, version: serverName, accelerator: "cpu", num_accelerators: 0, loads: [load(engine)] };
 }

@@ -1,13 +1,13 @@
 import { type Logger, seededRandom, silentLogger, systemClock, systemRandom } from "@slime/core";
-import type { ModelConfig } from "../model-config.js";
-import { roughWeights, tinyConfig } from "../testing/tiny-model.js";
-import { EmbeddedEngine } from "./engine.js";
-import { parseGenerate, type RequestRules } from "./generate-request.js";
-import { generate } from "./generate-route.js";
-import { defaultEngineLimits, type EngineLimits } from "./options.js";
-import { childSeed } from "./sampling.js";
-import type { Sequence } from "./sequence.js";
-import type { EngineTokenizer } from "./tokenizer.js";
+import type { ModelConfig } from "../../model-config.js";
+import { roughWeights, tinyConfig } from "../../testing/tiny-model.js";
+import { EmbeddedEngine } from "../engine.js";
+import { parseGenerate, type RequestRules } from "../generate-request.js";
+import { generate } from "../generate-route.js";
+import { defaultEngineLimits, type EngineLimits } from "../options.js";
+import { childSeed } from "../sampling.js";
+import type { Sequence } from "../sequence.js";
+import type { EngineTokenizer } from "../tokenizer.js";
 
 /** A model small enough for a property test, with grouped queries, qk-norm and a vocabulary that is no multiple of 8. */
 export const servedConfig: ModelConfig = tinyConfig({ vocabSize: 26, hiddenSize: 16, intermediateSize: 24, heads: 4, kvHeads: 2, positionsMax: 64 });
