@@ -8,7 +8,7 @@
 import { backoffDelayMs, SlimeError, type BackoffPolicy, type Timer } from "@slime/core";
 import type { Peer } from "@slime/rpc";
 import { deathError, deathText, newerView, unavailable, type ActorView } from "./actor-view.js";
-import { cancelled, InFlight, inOrder, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
+import { allowMany, cancelled, InFlight, inOrder, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
 import { runtimeLimits } from "./limits.js";
 
 interface Open {
@@ -79,7 +79,10 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
 
   const submit = (call: ChannelCall): void => {
     if (phase.kind === "ended") return call.fail(phase.error);
-    if (call.signal?.aborted) return call.fail(cancelled(call.method, call.signal.reason));
+    if (call.signal !== undefined) {
+      if (call.signal.aborted) return call.fail(cancelled(call.method, call.signal.reason));
+      allowMany(call.signal);
+    }
     if (pending >= parts.pendingCallsMax && !call.urgent) {
       const { actorId, className } = view;
       return call.fail(
@@ -200,9 +203,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     stranded.add(entry);
     guard(entry);
   };
-  const release = (error: unknown) => {
-    for (const entry of [...stranded]) fail(entry, error);
-  };
+  const release = (error: unknown) => [...stranded].forEach((entry) => fail(entry, error));
 
   /** Moves the phase to where the view says it should be. The only way out of `waiting`. */
   const proceed = () => {

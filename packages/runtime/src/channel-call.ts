@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { SlimeError, type Clock, type Logger, type Random, type Timer } from "@slime/core";
 import type { CallOptions, Peer } from "@slime/rpc";
 import type { ActorView } from "./actor-view.js";
@@ -114,6 +115,15 @@ export class InFlight {
 /** Urgent calls first, then in the order they were made (C1). */
 export function inOrder(a: Entry, b: Entry): number {
   return Number(b.call.urgent) - Number(a.call.urgent) || a.sequence - b.sequence;
+}
+
+const shared = new WeakSet<AbortSignal>();
+
+/** One signal over thousands of calls is how a loop is cancelled, not a leak: Node need not warn of its listeners. */
+export function allowMany(signal: AbortSignal): void {
+  if (shared.has(signal)) return;
+  shared.add(signal);
+  setMaxListeners(0, signal);
 }
 
 /** A cancelled call fails with `call.cancelled`, unless whoever cancelled gave a failure of its own. */

@@ -42,6 +42,8 @@ interface Outstanding {
   readonly failed: (error: unknown) => void;
 }
 
+/** A head that takes the stream but does not answer the hello is given up and tried again. */
+const greetingMsMax = 10_000;
 const reconnect: BackoffPolicy = { firstMs: 50, factor: 1.5, delayMsMax: 1_000, jitter: 0.2, triesMax: Number.POSITIVE_INFINITY };
 
 export function controlClient(parts: ControlClientParts): ControlClient {
@@ -53,7 +55,7 @@ export function controlClient(parts: ControlClientParts): ControlClient {
   let epoch = 0;
   let jobId = parts.hello.jobId ?? "";
   let clusterId = parts.hello.clusterId;
-  let state: { kind: "down"; timer: Timer | null } | { kind: "greeting" | "up"; link: ControlLink } | { kind: "closed" } = { kind: "down", timer: null };
+  let state: { kind: "down"; timer: Timer | null } | { kind: "greeting"; link: ControlLink; silent: Timer } | { kind: "up"; link: ControlLink } | { kind: "closed" } = { kind: "down", timer: null };
   let attempt = 1;
   let lastReason = "not connected yet";
   let turn: ClientUp[] = [];
@@ -85,11 +87,17 @@ export function controlClient(parts: ControlClientParts): ControlClient {
         lost(reason);
       },
     });
-    state = { kind: "greeting", link };
+    const silent = clock.after(greetingMsMax, () => {
+      if (state.kind !== "greeting" || state.link !== link) return;
+      link.end();
+      lost(`no welcome within ${greetingMsMax} ms`);
+    });
+    state = { kind: "greeting", link, silent };
     link.write({ epoch, messages: [{ id: nextId++, request: { $case: "hello", value: { ...parts.hello, clusterId, jobId } } }] });
   };
 
   const lost = (reason: string) => {
+    if (state.kind === "greeting") state.silent.cancel();
     if (state.kind === "up") log.warn("control.lost", { address: dialer.address, reason });
     lastReason = reason;
     attempt++;
@@ -114,6 +122,7 @@ export function controlClient(parts: ControlClientParts): ControlClient {
 
   const greeted = (welcome: ClientWelcome) => {
     if (state.kind !== "greeting") return;
+    state.silent.cancel();
     attempt = 1;
     jobId = jobId === "" ? welcome.jobId : jobId;
     clusterId = welcome.clusterId;
@@ -129,7 +138,10 @@ export function controlClient(parts: ControlClientParts): ControlClient {
 
   /** Another protocol or cluster: no later try can help. */
   const refused = (error: SlimeError) => {
-    if (state.kind === "greeting") state.link.end();
+    if (state.kind === "greeting") {
+      state.silent.cancel();
+      state.link.end();
+    }
     state = { kind: "closed" };
     dialer.close();
     for (const hear of welcomed.splice(0)) hear(error);
@@ -230,6 +242,7 @@ export function controlClient(parts: ControlClientParts): ControlClient {
       else {
         // An interactive job ends at once with this; without it the head would wait for its driver to come back.
         if (parts.hello.jobId === null) push({ id: nextId++, request: { $case: "goodbye", value: { exitCode: parts.exitCode() } } });
+        if (state.kind === "greeting") state.silent.cancel();
         flush();
         state.link.end();
       }
