@@ -115,6 +115,7 @@ export function flagListing(): readonly {
   readonly env: string;
   readonly reader: string;
   readonly origin: string;
+  readonly help: string;
 }[] {
   return [...table.values()].map((row) => ({
     name: row.name,
@@ -125,5 +126,6 @@ export function flagListing(): readonly {
     env: envOf(row.name),
     reader: row.reader,
     origin: row.origin,
+    help: row.help,
   }));
 }

@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { type Clock, type Logger, SlimeError } from "@slime/core";
 import { type Ledger, openLedger } from "@slime/data";
 import { loopLength, type RunConfig } from "@slime/rl-config";
@@ -54,7 +54,7 @@ export async function openRun(input: OpenRunInput): Promise<OpenedRun> {
   const lock = await lockRun(paths, input.owner);
   try {
     const record = await keepRunRecord(paths.runJson, { runId: input.runId, config, rollouts: length.rollouts, nowMs: clock.wallMs() });
-    const load = config.load === null ? undefined : await checkpointBelow(config.load);
+    const load = config.load === null ? undefined : await checkpointBelow(resolve(config.load));
     const ledger = await openLedger(paths.ledger, { clock });
     return {
       runId: record.runId,

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream, type Dirent } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { dirname, join, relative } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { SlimeError } from "@slime/core";
 import { openLogFile } from "@slime/data";
 import type { CheckpointFile, RunStorage, StoredCheckpoint } from "./ports.js";
@@ -35,7 +35,7 @@ export function runPaths(root: string, checkpoints: string | null = null): RunPa
     metrics: at("metrics.jsonl"),
     spans: at("spans.jsonl"),
     samples: at("samples"),
-    checkpoints: checkpoints ?? at("checkpoints"),
+    checkpoints: checkpoints === null ? at("checkpoints") : resolve(checkpoints),
     logs: at("logs"),
     lock: at("run.lock"),
   };
