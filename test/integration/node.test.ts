@@ -1,11 +1,16 @@
 /** Real daemons, hosts and drivers on this machine, against a scripted head; daemons and actors are killed. Uses the build. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { until } from "@slime/platform/testing";
 import { scriptedHead, type ScriptedHead } from "@slime/node/testing";
 import type { ActorReport, JobReport, StartActor, StartJob } from "@slime/rpc/control";
 import { describe, expect, it } from "vitest";
 import { actorStart, jobStart, Machine } from "./node-fixture.js";
+
+const hasPython = spawnSync("python3", ["-c", "import sys; sys.exit(sys.version_info < (3, 10))"]).status === 0;
+if (!hasPython) process.stderr.write("skipped: no Python ≥ 3.10 here\n");
 
 type ActorNews = NonNullable<ActorReport["state"]>;
 type JobNews = NonNullable<JobReport["state"]>;
@@ -39,11 +44,14 @@ describe("a daemon", () => {
     expect(await peer.call("add", [2])).toBe(7);
     expect(await peer.call("where", [])).toEqual({ pid: alive.pid, cuda: "1", job: one.spec?.jobId, mode: "x" });
     const runaway = await peer.call("runaway", []);
+    const leased = (await peer.call("lease", [3])) as readonly number[];
+    expect(readdirSync(join(machine.socketDir, "ports")).map(Number)).toEqual([...leased].sort());
 
     process.kill(alive.pid, "SIGKILL");
     const gone = await actorNews(head, one, "gone");
     expect(gone.death).toMatchObject({ reason: "WORKER_DIED", signal: "SIGKILL", pid: alive.pid, oom: false });
     expect(await machine.platform.processes.identify(Number(runaway))).toBeNull();
+    expect(readdirSync(join(machine.socketDir, "ports"))).toEqual([]);
 
     const broken = actorStart({ start: "fail" });
     head.send(nodeId, { $case: "startActor", value: broken });
@@ -108,6 +116,36 @@ describe("a daemon", () => {
     process.kill(again.pid === 0 ? -1 : (await until("a second daemon", () => head.hellos[1])).pid, "SIGKILL");
     await head[Symbol.asyncDispose]();
     const stop = machine.run("stop");
+    expect(await stop.exited, stop.output()).toBe(0);
+    expect(await machine.processes()).toEqual([]);
+    expect([existsSync(machine.socketDir), existsSync(machine.storeDir)]).toEqual([false, false]);
+  });
+
+  it.runIf(hasPython)("runs Python actors alike, and shares the machine with other daemons", async () => {
+    await using machine = new Machine();
+    await using head = await scriptedHead({ clusterId: machine.clusterId });
+    const daemons = [machine.join(head.address), machine.join(head.address)];
+    const nodes = [await hello(head), await hello(head, 2)];
+    expect(new Set(nodes.map(({ nodeId }) => nodeId)).size).toBe(2);
+    const module = fileURLToPath(new URL("fixtures/counter.py", import.meta.url));
+    const [first, second] = nodes.map(({ nodeId }) => nodeId);
+    const actor = actorStart({ host: "python", module, env: { MODE: "py" } });
+    const alive = await start(head, first ?? "", actor);
+    const peer = await machine.connect(alive.socket);
+    expect(await peer.call("add", [2])).toBe(7);
+    expect(await peer.call("where", [])).toEqual({ pid: alive.pid, cuda: "", job: actor.spec?.jobId, mode: "py" });
+    const broken = actorStart({ host: "python", module, start: "fail" });
+    head.send(second ?? "", { $case: "startActor", value: broken });
+    expect((await actorNews(head, broken, "gone")).creationFailure.toString()).toMatch(/no such start/);
+    const absent = actorStart({ host: "python", module, python: "/no/python" });
+    head.send(second ?? "", { $case: "startActor", value: absent });
+    expect((await actorNews(head, absent, "gone")).death).toMatchObject({ exitCode: 127, stderrTail: [expect.stringMatching(/no\/python/)] });
+
+    const leaving = daemons.find((daemon) => daemon.process.pid === nodes[1]?.pid);
+    leaving?.process.kill("SIGTERM");
+    expect(await leaving?.exited).toBe(0);
+    expect(await peer.call("add", [1])).toBe(8); // the other node goes on
+    const stop = machine.run("stop", "--all");
     expect(await stop.exited, stop.output()).toBe(0);
     expect(await machine.processes()).toEqual([]);
     expect([existsSync(machine.socketDir), existsSync(machine.storeDir)]).toEqual([false, false]);

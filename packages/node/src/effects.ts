@@ -12,7 +12,7 @@ import type { HostCommands } from "./host-commands.js";
 import type { HostServer } from "./host-server.js";
 import { nodeLimits } from "./limits.js";
 import type { NodeEffect, NodeEvent, NodeState } from "./node-state.js";
-import type { ProcessKeeper } from "./process-keeper.js";
+import type { LaunchOrder, ProcessKeeper } from "./process-keeper.js";
 
 /** What the machine's effects are carried out with. */
 export interface EffectTools {
@@ -46,23 +46,28 @@ export function effectRunner(tools: EffectTools): EffectRunner {
   let settling: Promise<unknown> = Promise.resolve();
   let savingBundles: Promise<void> = Promise.resolve();
 
-  const launch = (processId: string, start: () => Promise<OwnershipRecord>) => {
+  const onStarted = (record: OwnershipRecord) => {
+    const { processId, identity } = record;
+    if (record.kind === "host") tools.hosts.expect(processId, identity.pid);
+    dispatch({ kind: "launched", processId, pid: identity.pid, logPath: logPathOf(tools.stateDir, record) });
+  };
+  const launch = (processId: string, order: () => Omit<LaunchOrder, "onStarted">) => {
     launching.set(processId, null);
-    const work = start().then(
-      (record) => {
-        const ending = launching.get(processId);
-        launching.delete(processId);
-        if (record.kind === "host") tools.hosts.expect(processId, record.identity.pid);
-        dispatch({ kind: "launched", processId, pid: record.identity.pid, logPath: logPathOf(tools.stateDir, record) });
-        if (ending != null) run(ending);
-      },
-      (error: unknown) => {
-        launching.delete(processId);
-        log.error("process.start_failed", { processId, error });
-        dispatch({ kind: "launch_failed", processId, message: error instanceof Error ? error.message : String(error) });
-        return keeper.drop(processId);
-      },
-    );
+    const work = Promise.resolve()
+      .then(() => keeper.launch({ ...order(), onStarted }))
+      .then(
+        () => {
+          const ending = launching.get(processId);
+          launching.delete(processId);
+          if (ending != null) run(ending);
+        },
+        (error: unknown) => {
+          launching.delete(processId);
+          log.error("process.start_failed", { processId, error });
+          dispatch({ kind: "launch_failed", processId, message: error instanceof Error ? error.message : String(error) });
+          return keeper.drop(processId);
+        },
+      );
     settling = Promise.all([settling, work]);
   };
 
@@ -93,9 +98,9 @@ export function effectRunner(tools: EffectTools): EffectRunner {
       case "report":
         return tools.report(effect.up);
       case "launch_host":
-        return launch(effect.processId, () => launchHost(tools, effect));
+        return launch(effect.processId, () => hostOrder(tools, effect));
       case "launch_driver":
-        return launch(effect.processId, () => launchDriver(tools, effect));
+        return launch(effect.processId, () => driverOrder(tools, effect));
       case "assign":
         return void assign(effect);
       case "end":
@@ -154,7 +159,7 @@ function jobEnv(tools: EffectTools, jobId: string): Readonly<Record<string, stri
   return tools.state().jobs.get(jobId)?.start.spec?.env ?? {};
 }
 
-async function launchHost(tools: EffectTools, effect: Extract<NodeEffect, { kind: "launch_host" }>): Promise<OwnershipRecord> {
+function hostOrder(tools: EffectTools, effect: Extract<NodeEffect, { kind: "launch_host" }>): Omit<LaunchOrder, "onStarted"> {
   const { processId, language, start } = effect;
   const spec = start?.spec;
   const host = tools.commands(language, { interpreter: spec?.python ?? "", module: spec?.module ?? "" });
@@ -164,7 +169,7 @@ async function launchHost(tools: EffectTools, effect: Extract<NodeEffect, { kind
   const marks = Object.fromEntries(Object.entries(base).filter(([name]) => name.startsWith("SLIME_")));
   const env = { ...base, ...own, ...merged(host.env, { ...base, ...own }), ...marks };
   const assigned = start === null ? null : { assignment: assignmentOf(start), start: StartActor.encode(start).finish() };
-  return tools.keeper.launch({ processId, kind: "host", command: host.command, env, cwd: tools.stateDir, assigned });
+  return { processId, kind: "host", command: host.command, env, cwd: tools.stateDir, assigned };
 }
 
 /** A host's own search path goes in front of what is there. */
@@ -172,20 +177,20 @@ function merged(own: Readonly<Record<string, string>>, before: Readonly<Record<s
   return Object.fromEntries(Object.entries(own).map(([name, value]) => [name, name.endsWith("PATH") && before[name] ? `${value}:${before[name]}` : value]));
 }
 
-async function launchDriver(tools: EffectTools, effect: Extract<NodeEffect, { kind: "launch_driver" }>): Promise<OwnershipRecord> {
+function driverOrder(tools: EffectTools, effect: Extract<NodeEffect, { kind: "launch_driver" }>): Omit<LaunchOrder, "onStarted"> {
   const { processId, start } = effect;
   const spec = start.spec;
   if (spec === undefined) throw new SlimeError("process.start", "a job without a specification", { what: "driver" });
   const environment = tools.environment();
   const assignment: Assignment = { kind: "job", jobId: spec.jobId, attempt: start.attempt };
-  return tools.keeper.launch({
+  return {
     processId,
     kind: "driver",
     command: ["/bin/sh", "-c", spec.entrypoint],
     env: { ...driverEnvironment(environment, processId, spec), SLIME_JOB_ATTEMPT: String(start.attempt) },
     cwd: spec.cwd || environment.base["PWD"] || homedir(),
     assigned: { assignment, start: StartJob.encode(start).finish() },
-  });
+  };
 }
 
 /** The actor as its host is told of it. */

@@ -30,7 +30,7 @@ import { nodeLimits } from "./limits.js";
  * `pid` and `exit`. Invariants O1–O3 of platform's ownership record.
  */
 export interface ProcessKeeper extends AsyncDisposable {
-  readonly launch: (order: LaunchOrder) => Promise<OwnershipRecord>;
+  readonly launch: (order: LaunchOrder) => Promise<void>;
   /** Makes durable whose a pooled host is; its logs get their readable names. */
   readonly assign: (processId: string, assignment: Assignment, start: Uint8Array) => Promise<void>;
   /** Finds the processes of earlier lives: the living are watched from here on, the dead are reported as ended. */
@@ -53,6 +53,8 @@ export interface LaunchOrder {
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
   readonly assigned: { readonly assignment: Assignment; readonly start: Uint8Array } | null;
+  /** Called once the process is recorded, and before its end can be. */
+  readonly onStarted: (record: OwnershipRecord) => void;
 }
 
 export interface Adopted {
@@ -163,9 +165,9 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
         startedAtMs: clock.wallMs(),
       };
       await save(record);
-      keep(record, launched.parentEnded);
       if (record.assignment !== null) await linkLogs(logDir, record.assignment, logs);
-      return record;
+      order.onStarted(record);
+      keep(record, launched.parentEnded);
     },
     async assign(processId, assignment, start) {
       const entry = kept.get(processId);
