@@ -92,7 +92,7 @@ function writeFrame(socket: { readonly write: (bytes: Uint8Array) => boolean }, 
 }
 
 function frames(take: (batch: readonly Buffer[]) => void): (chunk: Buffer) => void {
-  let rest = Buffer.alloc(0);
+  let rest: Buffer = Buffer.alloc(0);
   return (chunk) => {
     rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     while (rest.length >= 6 && rest.length >= rest.readUInt32LE(0)) {

@@ -92,6 +92,7 @@ describe("refusals name the place and the fix", () => {
   test.each([
     ["a function", { a: [1, () => 2] }, "value.a[1]", /function/],
     ["a symbol", { "odd key": Symbol("s") }, 'value["odd key"]', /symbol/],
+    ["a huge bigint", [10n ** 4001n], "value[0]", /4,000 digits/],
     ["a cycle", circle, "value[1].back", /cycle/],
     ["a Date", [new Date(0)], "value[0]", /toISOString/],
     ["a Map", { m: new Map() }, "value.m", /fromEntries/],

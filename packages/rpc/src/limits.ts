@@ -17,6 +17,9 @@ export interface FrameLimits {
   readonly messagesMax: number;
 }
 
+/** Characters of a bigint in decimal: Python converts no longer ones by default. */
+export const bigDigitsMax = 4000;
+
 /** Limits of calls: what one turn of one process sends to another. */
 export const wireLimits: FrameLimits = {
   frameBytesMax: 256 * 1024 * 1024,

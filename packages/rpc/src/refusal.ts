@@ -1,5 +1,6 @@
 import { SlimeError } from "@slime/core";
 import type { CodecHooks } from "./codec-hooks.js";
+import { bigDigitsMax } from "./limits.js";
 import { dtypeOf, NdArray } from "./nd-array.js";
 
 /**
@@ -18,6 +19,7 @@ interface Refused {
 
 function search(value: unknown, where: string, ancestors: readonly object[], hooks: CodecHooks | undefined, depthMax: number): Refused | undefined {
   if (typeof value === "symbol") return { where, reason: "it is a symbol; send a string" };
+  if (typeof value === "bigint" && value.toString().length > bigDigitsMax) return { where, reason: "it is a bigint of more than 4,000 digits; send its bytes" };
   if ((typeof value !== "object" && typeof value !== "function") || value === null) return undefined;
   const circle = ancestors.indexOf(value);
   if (circle >= 0) return { where, reason: "it is part of a cycle; send a tree" };

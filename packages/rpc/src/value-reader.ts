@@ -115,7 +115,7 @@ export class ValueReader extends MsgpackReader {
 
   #big(): bigint {
     const text = this.string("__big");
-    if (!/^-?\d{1,10000}$/.test(text)) throw this.refused("__big is not a decimal number of at most 10,000 digits");
+    if (!/^-?\d{1,4000}$/.test(text)) throw this.refused("__big is not a decimal number of at most 4,000 digits");
     return BigInt(text);
   }
 

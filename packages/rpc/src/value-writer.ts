@@ -1,6 +1,6 @@
 import { SlimeError } from "@slime/core";
 import type { CodecHooks } from "./codec-hooks.js";
-import { wireLimits, type FrameLimits } from "./limits.js";
+import { bigDigitsMax, wireLimits, type FrameLimits } from "./limits.js";
 import { limit } from "./msgpack-reader.js";
 import { MsgpackWriter } from "./msgpack-writer.js";
 import { dtypeOf, NdArray, type Dtype, type TypedArray } from "./nd-array.js";
@@ -65,8 +65,7 @@ export class ValueWriter {
         this.#tag("__undef");
         return this.out.nil();
       case "bigint":
-        this.#tag("__big");
-        return this.out.string(value.toString());
+        return this.#big(value);
       case "object":
         return value === null ? this.out.nil() : this.#object(value, depth);
       case "function":
@@ -123,6 +122,13 @@ export class ValueWriter {
     this.out.array(shape.length);
     for (const axis of shape) this.out.number(axis);
     this.out.number(this.#segment(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)));
+  }
+
+  #big(value: bigint): void {
+    const text = value.toString();
+    if (text.length > bigDigitsMax) throw refusal;
+    this.#tag("__big");
+    this.out.string(text);
   }
 
   #special(value: object, depth: number): void {

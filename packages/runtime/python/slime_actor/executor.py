@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Awaitable, Callable, Mapping, Optional
 
 URGENT_MAX = 64
@@ -64,15 +65,15 @@ class Executor:
             self.running += 1
             task = asyncio.ensure_future(job(group.threads))
             # Cancelling the outcome cancels the work behind it.
-            future.add_done_callback(lambda done, task=task: task.cancel() if done.cancelled() else None)
-            task.add_done_callback(lambda done, future=future: self._done(group, done, future))
+            future.add_done_callback(partial(_follow, task))
+            task.add_done_callback(partial(self._done, group, future))
         if self.pending == 0 and self.running == 0:
             for waiter in self._idle:
                 if not waiter.done():
                     waiter.set_result(None)
             self._idle.clear()
 
-    def _done(self, group: Group, task: asyncio.Future[Any], future: asyncio.Future[Any]) -> None:
+    def _done(self, group: Group, future: asyncio.Future[Any], task: asyncio.Future[Any]) -> None:
         group.running -= 1
         self.running -= 1
         error: Optional[BaseException] = None if task.cancelled() else task.exception()
@@ -84,3 +85,8 @@ class Executor:
             else:
                 future.set_result(task.result())
         self._drain(group)
+
+
+def _follow(task: asyncio.Future[Any], outcome: asyncio.Future[Any]) -> None:
+    if outcome.cancelled():
+        task.cancel()

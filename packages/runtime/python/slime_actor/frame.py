@@ -11,9 +11,9 @@ from .reader import Reader, ReadStored
 from .writer import Writer
 
 try:
-    import msgpack
+    import msgpack  # type: ignore[import-untyped, unused-ignore]
 except ImportError:
-    msgpack = None  # type: ignore[assignment]
+    msgpack = None
 
 PROTOCOL_VERSION = 1
 ALIGN = 64
@@ -28,13 +28,13 @@ def aligned(offset: int) -> int:
 def frame_parts(body: bytes | bytearray, segments: Sequence[memoryview], epoch: int, messages: int) -> list[bytes | memoryview]:
     """A frame in parts, to be written one after another."""
     prefix = Writer()
-    prefix.array(4)
+    prefix.sequence(4)
     prefix.integer(PROTOCOL_VERSION)
     prefix.integer(epoch)
-    prefix.array(len(segments))
+    prefix.sequence(len(segments))
     for segment in segments:
         prefix.integer(segment.nbytes)
-    prefix.array(messages)
+    prefix.sequence(messages)
     header = len(prefix.out) + len(body)
     total = 8 + header
     for segment in segments:

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Mapping, NoReturn, Optional
 
@@ -50,7 +51,7 @@ class Host:
     async def run(self) -> None:
         """Keeps a connection to the daemon for as long as the process lives; ends the process when none comes back in time."""
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-            self._loop.add_signal_handler(number, lambda code=code: self.end("shutdown", code, SHUTDOWN_GRACE_SECONDS))
+            self._loop.add_signal_handler(number, partial(self.end, "shutdown", code, SHUTDOWN_GRACE_SECONDS))
         lost_at, delay = self._loop.time(), RETRY_SECONDS_FIRST
         while True:
             try:
@@ -137,7 +138,9 @@ class Host:
                 holder[0].phase = (text, waits_for)
             self._loop.call_soon_threadsafe(self._tell, "host.phase", {**_life(spec), "phase": text, "waitsFor": waits_for})
 
-        on_exit = lambda: self._loop.call_soon_threadsafe(lambda: self._spawn(self._leave()))  # noqa: E731
+        def on_exit() -> None:
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._leave()))
+
         context = ActorContext(spec, self._cluster_id, self._node_id, self._store, on_phase, on_exit)
         set_hosted(context)
 

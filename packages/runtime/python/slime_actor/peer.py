@@ -274,7 +274,7 @@ class Peer(asyncio.Protocol):
         """Adds one message whole, or raises and adds nothing."""
         out, mark, held = self._out, self._out.mark(), self._held
         try:
-            out.array(len(message))
+            out.sequence(len(message))
             for field in message:
                 out.value(field, where)
             self._held = len(out.out) + sum(segment.nbytes for segment in out.segments)

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Callable, Optional
 
 from .errors import SlimeError, limit, refused
-from .limits import WIRE, FrameLimits
+from .limits import BIG_DIGITS_MAX, WIRE, FrameLimits
 from .special import DTYPES, ActorHandle, NdArray, ObjectRef, Stored
 
 try:
@@ -218,13 +218,6 @@ def nd(dtype: str, shape: list[int], raw: memoryview) -> Any:
 
 def _big(text: Any, reader: Reader) -> int:
     digits = text[1:] if isinstance(text, str) and text.startswith("-") else text
-    if not isinstance(digits, str) or not digits.isascii() or not digits.isdigit() or len(digits) > 10_000:
-        raise reader._refused("__big is not a decimal number of at most 10,000 digits")
-    if len(digits) <= 4000:
-        return int(text)
-    # Longer ones than Python's own limit on digits: by halves.
-    head = int(digits[:4000])
-    for at in range(4000, len(digits), 4000):
-        piece = digits[at : at + 4000]
-        head = head * 10 ** len(piece) + int(piece)
-    return -head if text.startswith("-") else head
+    if not isinstance(digits, str) or not digits.isascii() or not digits.isdigit() or len(digits) > BIG_DIGITS_MAX:
+        raise reader._refused("__big is not a decimal number of at most 4,000 digits")
+    return int(text)

@@ -37,7 +37,8 @@ class NdArray:
 
     def elements(self) -> memoryview:
         """The elements in order, without a copy."""
-        return self.data.cast(DTYPES[self.dtype][1])
+        code: Any = DTYPES[self.dtype][1]
+        return self.data.cast(code)
 
 
 class Stored:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import array
 import struct
 import sys
+from array import array
 from typing import Any, Optional
 
 from .errors import limit, refused
-from .limits import INLINE_BYTES_MAX, WIRE, FrameLimits
+from .limits import BIG_DIGITS_MAX, INLINE_BYTES_MAX, WIRE, FrameLimits
 from .special import DTYPES, ActorHandle, NdArray, ObjectRef, Stored
 
 try:
@@ -53,7 +53,7 @@ class Writer:
             self.string(value, where)
         elif kind is list or kind is tuple:
             self._deeper(where, depth)
-            self.array(len(value))
+            self.sequence(len(value))
             for i, item in enumerate(value):
                 self.value(item, f"{where}[{i}]", depth + 1)
         elif kind is dict:
@@ -91,8 +91,10 @@ class Writer:
             else:
                 self.out += struct.pack(">Bq", 0xD3, value)
         else:
+            if value.bit_length() > BIG_DIGITS_MAX * 3:
+                raise refused("value", "it is an integer of more than about 3,600 digits; send its bytes")
             self._tag("__big")
-            self.string(str(value), "value")
+            self.string(str(value))
 
     def string(self, text: str, where: str = "value") -> None:
         try:
@@ -112,7 +114,7 @@ class Writer:
             self.out += struct.pack(">BI", 0xDB, size)
         self.out += raw
 
-    def array(self, count: int) -> None:
+    def sequence(self, count: int) -> None:
         self._count(count)
         if count < 16:
             self.out.append(0x90 | count)
@@ -135,7 +137,7 @@ class Writer:
             self._bytes(memoryview(value).cast("B") if memoryview(value).contiguous else memoryview(bytes(value)))
         elif isinstance(value, NdArray):
             self._nd(value.dtype, value.shape, value.data)
-        elif isinstance(value, array.array):
+        elif isinstance(value, array):
             self._array_array(value, where)
         elif numpy is not None and isinstance(value, numpy.ndarray):
             self._numpy(value, where)
@@ -161,7 +163,7 @@ class Writer:
         self.out += struct.pack(">BB", 0xC4, size) if size < 0x100 else struct.pack(">BH", 0xC5, size)
         self.out += raw
 
-    def _array_array(self, value: array.array[Any], where: str) -> None:
+    def _array_array(self, value: array[Any], where: str) -> None:
         dtype = _dtype_of_code.get(value.typecode) or {"i": "i", "I": "u", "l": "i", "L": "u", "q": "i", "Q": "u"}.get(value.typecode, "") + str(value.itemsize)
         if dtype not in DTYPES or sys.byteorder != "little":
             raise refused(where, f"an array of type code {value.typecode!r} has no counterpart; send numbers")
@@ -172,13 +174,13 @@ class Writer:
         if dtype not in DTYPES:
             raise refused(where, f"numpy's {value.dtype} has no counterpart; convert it with astype")
         flat = numpy.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
-        self._nd(dtype, value.shape, memoryview(flat.reshape(-1).view(numpy.uint8)) if value.size else memoryview(b""))
+        self._nd(dtype, value.shape, memoryview(flat.reshape(-1).view(numpy.uint8).data) if value.size else memoryview(b""))
 
     def _nd(self, dtype: str, shape: tuple[int, ...], raw: memoryview) -> None:
         self._tag("__nd")
-        self.array(3)
+        self.sequence(3)
         self.string(dtype)
-        self.array(len(shape))
+        self.sequence(len(shape))
         for axis in shape:
             self.integer(axis)
         self.integer(self._segment(raw))
@@ -209,11 +211,14 @@ class Writer:
 
 
 def _plain_base(value: Any) -> Any:
-    """A subclass (an IntEnum, a named tuple, a defaultdict) as its plain base."""
-    for base in (bool, int, float, str, list, tuple, dict):
-        if isinstance(value, base):
-            return base.__new__(base, value) if base in (int, float, str, tuple) else base(value)
-    return value
+    """A subclass (an IntEnum, a named tuple, a defaultdict) as its plain base, whatever its own conversions say."""
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    return dict(value) if isinstance(value, dict) else list(value)
 
 
 def _advice(value: Any) -> str:
@@ -240,7 +245,7 @@ def measure(value: Any, stop_at: Optional[int] = None, depth: int = 0) -> int:
     size = getattr(value, "nbytes", None)
     if isinstance(size, int):
         return size + 64
-    if isinstance(value, array.array):
+    if isinstance(value, array):
         return len(value) * value.itemsize + 64
     if isinstance(value, NdArray):
         return value.data.nbytes + 64

@@ -48,7 +48,7 @@ class Counter:
 
     def boom(self) -> None:
         try:
-            {}["missing"]
+            os.environ["MISSING_FROM_ENVIRONMENT"]
         except KeyError as error:
             raise RuntimeError("it broke") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import importlib.util
 import json
 import math
 import struct
@@ -95,7 +96,7 @@ class Golden(unittest.TestCase):
                 self.assertEqual(caught.exception.code, case["code"])
 
 
-@unittest.skipIf(slime_actor.frame.msgpack is None, "the msgpack package is not installed")
+@unittest.skipIf(importlib.util.find_spec("msgpack") is None, "the msgpack package is not installed")
 class GoldenByPackage(Golden):
     """The same, with every frame read by the msgpack package."""
 

@@ -156,7 +156,7 @@ describe.skipIf(!usable)("the Python host", () => {
   test("errors keep their traceback, causes and codes", async () => {
     const peer = await daemon.actor();
     const error = await peer.call("boom", []).catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ code: "call.failed", message: "[call.failed] RuntimeError: it broke", details: { name: "RuntimeError", where: "boom" }, cause: { message: "[call.failed] KeyError: 'missing'" } });
+    expect(error).toMatchObject({ code: "call.failed", message: "[call.failed] RuntimeError: it broke", details: { name: "RuntimeError", where: "boom" }, cause: { message: "[call.failed] KeyError: 'MISSING_FROM_ENVIRONMENT'" } });
     expect(remoteStackOf(error)).toMatch(/fixture_actor\.py", line \d+, in boom/);
     expect(await peer.call("refuse", []).catch((thrown: unknown) => thrown)).toMatchObject({ code: "engine.state", details: { state: "paused" } });
     expect(await peer.call("nothing", []).catch((thrown: unknown) => thrown)).toMatchObject({ code: "actor.no_method", details: { method: "nothing" } });
