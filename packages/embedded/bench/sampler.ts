@@ -33,7 +33,10 @@ export class BenchSampler {
     const promptLength = prompts[0]?.length ?? 0;
     const rowsPer = promptLength + tokensMax;
     const kvWidth = kvHeads * headDim;
-    const pools = Array.from({ length: layers }, () => ({ k: arena.alloc(prompts.length * rowsPer * kvWidth), v: arena.alloc(prompts.length * rowsPer * kvWidth) }));
+    const pools = Array.from({ length: layers }, () => ({
+      k: arena.alloc(prompts.length * rowsPer * kvWidth),
+      v: arena.alloc(prompts.length * rowsPer * kvWidth),
+    }));
     const tables = arena.allocI32(Array.from({ length: prompts.length * rowsPer }, (_, i) => i));
     const drawn: Drawn[] = prompts.map(() => ({ tokens: [], logProbs: [] }));
     let live = prompts.map((_, i) => i);
@@ -43,7 +46,14 @@ export class BenchSampler {
       const inner = arena.mark();
       const width = input[0]?.length ?? 0;
       const rows = live.flatMap((request) => Array.from({ length: width }, (_, t) => ({ request, position: position + t })));
-      const logits = this.#forward(input.flat(), rows, pools, tables, rowsPer, live.map((_, i) => (i + 1) * width - 1));
+      const logits = this.#forward(
+        input.flat(),
+        rows,
+        pools,
+        tables,
+        rowsPer,
+        live.map((_, i) => (i + 1) * width - 1),
+      );
       const ld = this.weights.vocabPadded;
       const probs = arena.alloc(live.length * ld);
       kernels.softmaxRows(logits, ld, vocabSize, 1, live.length, probs);

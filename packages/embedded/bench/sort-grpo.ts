@@ -22,9 +22,17 @@ interface Row {
   readonly prompt: string;
   readonly label: string;
 }
-const rowsOf = (file: string): Row[] => readFileSync(`${example}${file}`, "utf8").trim().split("\n").map((line) => JSON.parse(line) as Row);
+const rowsOf = (file: string): Row[] =>
+  readFileSync(`${example}${file}`, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Row);
 const encode = (text: string): number[] => [...text].map((c) => entries.indexOf(c));
-const decode = (tokens: readonly number[]): string => tokens.filter((token) => token !== endToken).map((token) => entries[token] ?? "").join("");
+const decode = (tokens: readonly number[]): string =>
+  tokens
+    .filter((token) => token !== endToken)
+    .map((token) => entries[token] ?? "")
+    .join("");
 
 interface Settings {
   readonly model: Partial<ModelConfig>;
@@ -68,8 +76,13 @@ async function run(seed: number): Promise<void> {
   let ops = 0;
   const op = () => ({ opId: `op-${ops++}`, timeoutMs: 60_000 });
   await trainer.init(op(), {
-    hfCheckpoint: model, fromScratch: true, seed, load: null, refLoad: null,
-    loss: { ...defaultLoss, entropyCoef: settings.entropyCoef }, optimizer: { ...defaultOptimizer, ...settings.optimizer },
+    hfCheckpoint: model,
+    fromScratch: true,
+    seed,
+    load: null,
+    refLoad: null,
+    loss: { ...defaultLoss, entropyCoef: settings.entropyCoef },
+    optimizer: { ...defaultOptimizer, ...settings.optimizer },
   });
   const arena = new Arena(1 << 22);
   const sampler = new BenchSampler(arena, config);
@@ -80,7 +93,12 @@ async function run(seed: number): Promise<void> {
   };
   const heldOut = rowsOf("heldout.jsonl");
   const greedy = () => {
-    const drawn = sampler.generate(heldOut.map(({ prompt }) => encode(prompt)), answerTokensMax, endToken, null);
+    const drawn = sampler.generate(
+      heldOut.map(({ prompt }) => encode(prompt)),
+      answerTokensMax,
+      endToken,
+      null,
+    );
     return drawn.filter((d, i) => score(heldOut[i] ?? nobody, d).exact).length / heldOut.length;
   };
   const random = seededRandom(seed * 1000 + 1);
@@ -95,19 +113,35 @@ async function run(seed: number): Promise<void> {
     const t0 = performance.now();
     const chosen = Array.from({ length: settings.prompts }, () => train[Math.floor(random.unit() * train.length)] ?? nobody);
     const rows = chosen.flatMap((row) => Array.from({ length: settings.group }, () => row));
-    const drawn = sampler.generate(rows.map(({ prompt }) => encode(prompt)), answerTokensMax, endToken, random);
+    const drawn = sampler.generate(
+      rows.map(({ prompt }) => encode(prompt)),
+      answerTokensMax,
+      endToken,
+      random,
+    );
     const scores = drawn.map((d, i) => score(rows[i] ?? nobody, d));
     const t1 = performance.now();
     const rewards = scores.map((s) => s.reward);
-    if (settings.shuffleRewards) for (let i = rewards.length - 1; i > 0; i--) {
-      const j = Math.floor(random.unit() * (i + 1));
-      [rewards[i], rewards[j]] = [rewards[j] ?? 0, rewards[i] ?? 0];
-    }
-    const samples = drawn.map((d, i) => sampleOf(i, Math.floor(i / settings.group), encode((rows[i] ?? nobody).prompt), d, rewards[i] ?? 0));
+    if (settings.shuffleRewards)
+      for (let i = rewards.length - 1; i > 0; i--) {
+        const j = Math.floor(random.unit() * (i + 1));
+        [rewards[i], rewards[j]] = [rewards[j] ?? 0, rewards[i] ?? 0];
+      }
+    const samples = drawn.map((d, i) =>
+      sampleOf(i, Math.floor(i / settings.group), encode((rows[i] ?? nobody).prompt), d, rewards[i] ?? 0),
+    );
     const columns = toColumns(samples, null);
-    const advantages = Float32Array.from(groupNormalise(columns.rewards_N, columns.groupIndices_N, { divideBySpread: settings.divideBySpread }));
+    const advantages = Float32Array.from(
+      groupNormalise(columns.rewards_N, columns.groupIndices_N, { divideBySpread: settings.divideBySpread }),
+    );
     const batch = rankBatch(columns, { rolloutId: rollout, advantages_N: advantages });
-    const result = await trainer.trainStep(op(), { batch, globalBatchSize: columns.rows, globalTokens: columns.lossMask_T.length, oldLogProbs: null, refLogProbs: null });
+    const result = await trainer.trainStep(op(), {
+      batch,
+      globalBatchSize: columns.rows,
+      globalTokens: columns.lossMask_T.length,
+      oldLogProbs: null,
+      refLogProbs: null,
+    });
     trainMs += performance.now() - t1;
     await push();
     generateMs += t1 - t0;
@@ -115,7 +149,9 @@ async function run(seed: number): Promise<void> {
       const exact = greedy();
       if (exact >= 0.85 && reached < 0) reached = rollout + 1;
       const reward = scores.reduce((sum, s) => sum + s.reward, 0) / scores.length;
-      curve.push(`${rollout + 1}: reward ${reward.toFixed(2)} greedy ${exact.toFixed(3)} entropy ${(result.metrics["entropy_loss"] ?? 0).toFixed(2)} norm ${(result.metrics["grad_norm"] ?? 0).toFixed(3)}`);
+      curve.push(
+        `${rollout + 1}: reward ${reward.toFixed(2)} greedy ${exact.toFixed(3)} entropy ${(result.metrics["entropy_loss"] ?? 0).toFixed(2)} norm ${(result.metrics["grad_norm"] ?? 0).toFixed(3)}`,
+      );
     }
   }
   const seconds = (performance.now() - began) / 1000;
@@ -130,8 +166,24 @@ async function run(seed: number): Promise<void> {
 
 function sampleOf(index: number, groupIndex: number, tokens: readonly number[], drawn: Drawn, reward: number): Sample {
   return {
-    groupIndex, index, instanceId: `0:${groupIndex}`, rolloutId: index, prompt: "", promptTokens: tokens, responseTokens: drawn.tokens, response: "", responseLogProbs: drawn.logProbs,
-    lossMask: null, weightSpans: [{ version: 1, from: 0, to: drawn.tokens.length, mixed: false }], label: null, reward, status: "completed", failure: null, removeSample: false, metadata: {}, nonGenerationS: 0,
+    groupIndex,
+    index,
+    instanceId: `0:${groupIndex}`,
+    rolloutId: index,
+    prompt: "",
+    promptTokens: tokens,
+    responseTokens: drawn.tokens,
+    response: "",
+    responseLogProbs: drawn.logProbs,
+    lossMask: null,
+    weightSpans: [{ version: 1, from: 0, to: drawn.tokens.length, mixed: false }],
+    label: null,
+    reward,
+    status: "completed",
+    failure: null,
+    removeSample: false,
+    metadata: {},
+    nonGenerationS: 0,
   };
 }
 

@@ -9,7 +9,15 @@ import { randomPacked, tinyConfig } from "@slime/embedded/testing";
 const [hidden = 64, layers = 2, tokens = 2048, sequence = 32] = process.argv.slice(2).map(Number);
 const rounds = 15;
 const config = tinyConfig({
-  hiddenSize: hidden, intermediateSize: 2 * hidden, layers, heads: hidden / 16, kvHeads: hidden / 32, headDim: 16, vocabSize: 64, positionsMax: 4096, initStd: 0.05,
+  hiddenSize: hidden,
+  intermediateSize: 2 * hidden,
+  layers,
+  heads: hidden / 16,
+  kvHeads: hidden / 32,
+  headDim: 16,
+  vocabSize: 64,
+  positionsMax: 4096,
+  initStd: 0.05,
 });
 const layout = parameterLayout(config);
 const arena = new Arena(1 << 26);
@@ -18,7 +26,11 @@ const weights = new WeightSet(arena, config);
 weights.set(initialWeights(config, 1));
 const [grads, m, v] = [arena.alloc(layout.count), arena.alloc(layout.count), arena.alloc(layout.count)];
 for (const at of [grads, m, v]) arena.kernels.fillZero(at, layout.count);
-const packed = randomPacked(config, Array.from({ length: tokens / sequence }, () => sequence), 2);
+const packed = randomPacked(
+  config,
+  Array.from({ length: tokens / sequence }, () => sequence),
+  2,
+);
 const random = seededRandom(3);
 const ones = Float32Array.from(packed.rows, () => random.unit() - 0.5);
 const zeros = new Float32Array(packed.rows.length);

@@ -29,6 +29,9 @@ export function decodeApplied(text: string, path: string): AppliedStep[] {
     } catch (cause) {
       throw new SlimeError("checkpoint.invalid", `${path}:${i + 1}: not JSON`, { path, reason: `line ${i + 1} is not JSON` }, { cause });
     }
-    throw new SlimeError("checkpoint.invalid", `${path}:${i + 1}: not a record of a step`, { path, reason: `line ${i + 1} is not a record of a step` });
+    throw new SlimeError("checkpoint.invalid", `${path}:${i + 1}: not a record of a step`, {
+      path,
+      reason: `line ${i + 1} is not a record of a step`,
+    });
   });
 }

@@ -23,7 +23,11 @@ export function memoryCollectives(size: number): readonly Collective[] {
     rank,
     size,
     async allReduceSum(key: string, values: Float32Array, signal?: AbortSignal) {
-      const meeting = meetings.get(key) ?? { parts: Array<Float32Array | undefined>(size).fill(undefined), arrived: resolvers<Float32Array>(), waiting: size };
+      const meeting = meetings.get(key) ?? {
+        parts: Array<Float32Array | undefined>(size).fill(undefined),
+        arrived: resolvers<Float32Array>(),
+        waiting: size,
+      };
       meetings.set(key, meeting);
       invariant(meeting.parts[rank] === undefined, `rank ${rank} came twice to ${key}`);
       meeting.parts[rank] = values.slice();

@@ -26,7 +26,15 @@ async function gang(size: number): Promise<TrainerSubject> {
     trainer,
     dataParallelSize: size,
     pipelineSize: 1,
-    init: { hfCheckpoint: model, fromScratch: true, seed: 3, load: null, refLoad: model, loss: conformanceLoss, optimizer: defaultOptimizer },
+    init: {
+      hfCheckpoint: model,
+      fromScratch: true,
+      seed: 3,
+      load: null,
+      refLoad: model,
+      loss: conformanceLoss,
+      optimizer: defaultOptimizer,
+    },
     vocabulary: config.vocabSize,
     failRank: size === 1 ? null : (rank) => failing.add(rank),
     async [Symbol.asyncDispose]() {

@@ -29,7 +29,7 @@ interface Case {
   readonly temperature: number;
 }
 
-function build({ grouping, lengths, seed, temperature, ...rest }: (typeof shape extends fc.Arbitrary<infer T> ? T : never)): Case {
+function build({ grouping, lengths, seed, temperature, ...rest }: typeof shape extends fc.Arbitrary<infer T> ? T : never): Case {
   const config = tinyConfig({ ...rest, heads: grouping[0] ?? 1, kvHeads: grouping[1] ?? 1 });
   return { config, packed: randomPacked(config, lengths, seed), parameters: roughWeights(config, seed), temperature };
 }
@@ -65,8 +65,12 @@ describe("decoder", () => {
         const { decoder, weights } = make(input);
         const got = decoder.logProbs(weights, input.packed, input.temperature);
         const want = referenceLogProbs(input.config, input.parameters, input.packed, input.temperature);
-        want.logProbs_T.forEach((value, t) => expect(Math.abs((got.logProbs_T[t] ?? Number.NaN) - value)).toBeLessThan(2e-5 * (1 + Math.abs(value))));
-        want.entropy_T.forEach((value, t) => expect(Math.abs((got.entropy_T[t] ?? Number.NaN) - value)).toBeLessThan(2e-5));
+        want.logProbs_T.forEach((value, t) => {
+          expect(Math.abs((got.logProbs_T[t] ?? Number.NaN) - value)).toBeLessThan(2e-5 * (1 + Math.abs(value)));
+        });
+        want.entropy_T.forEach((value, t) => {
+          expect(Math.abs((got.entropy_T[t] ?? Number.NaN) - value)).toBeLessThan(2e-5);
+        });
       }),
       { seed: 2, numRuns: 40 },
     );
@@ -80,7 +84,10 @@ describe("decoder", () => {
         const got = gradients(input, coefficients);
         const loss = (parameters: Float64Array): number => {
           const { logProbs_T, entropy_T } = referenceLogProbs(input.config, parameters, input.packed, input.temperature);
-          return logProbs_T.reduce((sum, value, t) => sum + value * (coefficients.a[t] ?? 0) + (entropy_T[t] ?? 0) * (coefficients.b[t] ?? 0), 0);
+          return logProbs_T.reduce(
+            (sum, value, t) => sum + value * (coefficients.a[t] ?? 0) + (entropy_T[t] ?? 0) * (coefficients.b[t] ?? 0),
+            0,
+          );
         };
         const random = seededRandom(raw.seed + 1);
         const scale = Math.sqrt(got.reduce((sum, g) => sum + g * g, 0) / got.length);
@@ -90,7 +97,9 @@ describe("decoder", () => {
             const i = tensor.offset + Math.floor(random.unit() * tensor.count);
             const shifted = (by: number) => loss(Float64Array.from(input.parameters, (p, j) => (j === i ? p + by : p)));
             const numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
-            expect(Math.abs((got[i] ?? Number.NaN) - numeric), `${tensor.name}[${i - tensor.offset}]`).toBeLessThan(2e-3 * Math.abs(numeric) + 2e-3 * scale + 1e-5);
+            expect(Math.abs((got[i] ?? Number.NaN) - numeric), `${tensor.name}[${i - tensor.offset}]`).toBeLessThan(
+              2e-3 * Math.abs(numeric) + 2e-3 * scale + 1e-5,
+            );
           }
         }
       }),
@@ -110,7 +119,11 @@ describe("decoder", () => {
       const from = packed.bounds[s] ?? 0;
       const tokens_L = packed.tokens_L.slice(from, from + length);
       const rows = Int32Array.from({ length: length - 1 }, (_, i) => i);
-      const alone = decoder.logProbs(weights, { tokens_L, bounds: Int32Array.of(0, length), rows, targets: rows.map((i) => tokens_L[i + 1] ?? 0) }, 1).logProbs_T;
+      const alone = decoder.logProbs(
+        weights,
+        { tokens_L, bounds: Int32Array.of(0, length), rows, targets: rows.map((i) => tokens_L[i + 1] ?? 0) },
+        1,
+      ).logProbs_T;
       expect([...alone]).toEqual([...together.slice(row, row + length - 1)]);
       row += length - 1;
     });
@@ -161,8 +174,11 @@ describe("decoder", () => {
     const grads = arena.alloc(weights.layout.count);
     arena.kernels.fillZero(grads, weights.layout.count);
     const before = arena.bytesUsed;
-    for (let i = 0; i < 2; i++) decoder.accumulate(weights, packed, 1, grads, () => ({ dLogProbs_T: coefficients.a, dEntropy_T: coefficients.b }));
+    for (let i = 0; i < 2; i++)
+      decoder.accumulate(weights, packed, 1, grads, () => ({ dLogProbs_T: coefficients.a, dEntropy_T: coefficients.b }));
     expect(arena.bytesUsed).toBe(before);
-    arena.f32(grads, weights.layout.count).forEach((g, i) => expect(g).toBeCloseTo(2 * (once[i] ?? Number.NaN), 4));
+    arena.f32(grads, weights.layout.count).forEach((g, i) => {
+      expect(g).toBeCloseTo(2 * (once[i] ?? Number.NaN), 4);
+    });
   });
 });

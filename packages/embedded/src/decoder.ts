@@ -1,24 +1,13 @@
 import { invariant } from "@slime/core";
+import { HeadPass, type PositionGradients, type PositionValues } from "./head-pass.js";
 import type { Arena } from "./kernels.js";
 import type { LayerSlots } from "./layout.js";
 import type { ModelConfig } from "./model-config.js";
 import type { PackedSequences } from "./packing.js";
 import { type LayerWeights, ropeTables, type WeightSet } from "./weights.js";
 
-/** Logits held at once, in floats (64 MB): more rows are done in chunks, whose logits the backward pass computes again. */
+/** Logits held at once, in floats: 64 MB. */
 const logitsFloatsMaxDefault = 1 << 24;
-
-/** Per wanted position, in the order of `PackedSequences.rows`: log-probability of the target token, and entropy in nats. */
-export interface PositionValues {
-  readonly logProbs_T: Float32Array;
-  readonly entropy_T: Float32Array;
-}
-
-/** The derivative of the loss with respect to what `PositionValues` holds. */
-export interface PositionGradients {
-  readonly dLogProbs_T: ArrayLike<number>;
-  readonly dEntropy_T: ArrayLike<number>;
-}
 
 /** What the backward pass needs of one layer; byte addresses. */
 interface LayerActivations {
@@ -49,20 +38,6 @@ interface PackedPlace {
   readonly scratch: number;
 }
 
-interface HeadActivations {
-  readonly rows: number;
-  readonly rowIds: number;
-  readonly targets: number;
-  readonly x: number;
-  readonly rstd: number;
-  readonly h: number;
-  readonly logits: number;
-  readonly chunkRows: number;
-  readonly logProbs: number;
-  readonly lse: number;
-  readonly entropy: number;
-}
-
 /**
  * A Qwen3-shaped decoder: pre-norm RMSNorm, qk-norm, RoPE, grouped-query attention, SwiGLU. Layers are static and the backward pass is written
  * by hand; both are bit-deterministic. Sequences are packed: one row per token, no padding, attention stays within each sequence.
@@ -73,7 +48,6 @@ export class Decoder {
   readonly arena: Arena;
   readonly #cos: number;
   readonly #sin: number;
-
   readonly #logitsFloatsMax: number;
 
   constructor(arena: Arena, config: ModelConfig, logitsFloatsMax = logitsFloatsMaxDefault) {
@@ -90,7 +64,7 @@ export class Decoder {
     const mark = this.arena.mark();
     try {
       const place = this.#place(packed);
-      let x = this.#embed(weights, place);
+      const x = this.#embed(weights, place);
       const next = this.arena.alloc(place.n * this.config.hiddenSize);
       const inner = this.arena.mark();
       for (const layer of weights.layers) {
@@ -98,7 +72,7 @@ export class Decoder {
         this.arena.kernels.copy(x, next, place.n * this.config.hiddenSize);
         this.arena.release(inner);
       }
-      return this.#values(this.#head(weights, packed, x, temperature));
+      return this.#head(weights, packed, x, temperature).values();
     } finally {
       this.arena.release(mark);
     }
@@ -108,7 +82,13 @@ export class Decoder {
    * Forward, the caller's loss, backward. Parameter gradients are added at `grads` (a byte address, `weights.layout.count` floats).
    * @param loss gets the values of the wanted positions and gives the loss's derivative for each.
    */
-  accumulate(weights: WeightSet, packed: PackedSequences, temperature: number, grads: number, loss: (values: PositionValues) => PositionGradients): void {
+  accumulate(
+    weights: WeightSet,
+    packed: PackedSequences,
+    temperature: number,
+    grads: number,
+    loss: (values: PositionValues) => PositionGradients,
+  ): void {
     const mark = this.arena.mark();
     try {
       const place = this.#place(packed);
@@ -120,8 +100,7 @@ export class Decoder {
         x = next;
       }
       const head = this.#head(weights, packed, x, temperature);
-      const gradients = loss(this.#values(head));
-      const dx = this.#headBackward(weights, head, place, temperature, grads, gradients);
+      const dx = head.backward(grads, loss(head.values()));
       for (let i = kept.length - 1; i >= 0; i--) {
         const [layer, slots, activations] = [weights.layers[i], weights.layout.layers[i], kept[i]];
         invariant(layer && slots && activations, "L1: weights and layout have the same layers");
@@ -135,6 +114,10 @@ export class Decoder {
     }
   }
 
+  #head(weights: WeightSet, packed: PackedSequences, x: number, temperature: number): HeadPass {
+    return new HeadPass(this.arena, { weights, packed, x, temperature, logitsFloatsMax: this.#logitsFloatsMax });
+  }
+
   #place(packed: PackedSequences): PackedPlace {
     const { arena, config } = this;
     const n = packed.tokens_L.length;
@@ -146,8 +129,14 @@ export class Decoder {
       for (let i = from; i < to; i++) positions[i] = i - from;
       longest = Math.max(longest, to - from);
     }
-    invariant(longest <= config.positionsMax, `a sequence of ${longest} tokens is longer than the model's ${config.positionsMax} positions`);
-    invariant(packed.tokens_L.every((id) => id >= 0 && id < config.vocabSize), `a token id lies outside of the vocabulary of ${config.vocabSize}`);
+    invariant(
+      longest <= config.positionsMax,
+      `a sequence of ${longest} tokens is longer than the model's ${config.positionsMax} positions`,
+    );
+    invariant(
+      packed.tokens_L.every((id) => id >= 0 && id < config.vocabSize),
+      `a token id lies outside of the vocabulary of ${config.vocabSize}`,
+    );
     return {
       n,
       sequences,
@@ -232,7 +221,21 @@ export class Decoder {
     kernels.gemm(n, qDim, d, dx, d, 1, w.o, qDim, dAttn, qDim, 0);
     const dQkv = arena.alloc(n * width);
     kernels.fillZero(dQkv, n * width);
-    kernels.attentionBackward(a.qkv, width, place.cu, place.sequences, heads, kvHeads, hd, 1 / Math.sqrt(hd), a.attn, a.lse, dAttn, dQkv, place.scratch);
+    kernels.attentionBackward(
+      a.qkv,
+      width,
+      place.cu,
+      place.sequences,
+      heads,
+      kvHeads,
+      hd,
+      1 / Math.sqrt(hd),
+      a.attn,
+      a.lse,
+      dAttn,
+      dQkv,
+      place.scratch,
+    );
     kernels.rope(dQkv, width, n, heads + kvHeads, hd, place.positions, this.#cos, this.#sin, 1);
     if (config.qkNorm) {
       const k = qDim * 4;
@@ -242,74 +245,5 @@ export class Decoder {
     kernels.gemm(width, d, n, dQkv, 1, width, a.h1, d, grad(slots.qkv), d, 1);
     kernels.gemm(n, d, width, dQkv, width, 1, w.qkv, d, dh, d, 0);
     kernels.rmsNormBackward(a.x, d, w.inputNorm, a.rstd1, dh, d, dx, d, grad(slots.inputNorm), n, 1, d, 1);
-  }
-
-  /** Final norm and head, for the wanted rows only. */
-  #head(weights: WeightSet, packed: PackedSequences, x: number, temperature: number): HeadActivations {
-    const { arena, config } = this;
-    const { kernels } = arena;
-    const d = config.hiddenSize;
-    const rows = packed.rows.length;
-    const ld = weights.vocabPadded;
-    const chunkRows = Math.max(1, Math.min(rows, Math.floor(this.#logitsFloatsMax / ld)));
-    const head: HeadActivations = {
-      rows,
-      rowIds: arena.allocI32(packed.rows),
-      targets: arena.allocI32(packed.targets),
-      x: arena.alloc(rows * d),
-      rstd: arena.alloc(rows),
-      h: arena.alloc(rows * d),
-      logits: arena.alloc(chunkRows * ld),
-      chunkRows,
-      logProbs: arena.alloc(rows),
-      lse: arena.alloc(rows),
-      entropy: arena.alloc(rows),
-    };
-    kernels.gatherRows(head.rowIds, x, head.x, rows, d);
-    kernels.rmsNorm(head.x, d, weights.finalNorm, head.h, d, head.rstd, rows, 1, d, config.normEps);
-    for (let from = 0; from < rows; from += chunkRows) {
-      const count = Math.min(chunkRows, rows - from);
-      this.#logits(weights, head, from, count);
-      const at = from * 4;
-      kernels.logProbs(head.logits, ld, config.vocabSize, 1 / temperature, head.targets + at, count, head.logProbs + at, head.lse + at, head.entropy + at);
-    }
-    return head;
-  }
-
-  #logits(weights: WeightSet, head: HeadActivations, from: number, count: number): void {
-    const d = this.config.hiddenSize;
-    const ld = weights.vocabPadded;
-    this.arena.kernels.gemm(count, ld, d, head.h + from * d * 4, d, 1, weights.headT, ld, head.logits, ld, 0);
-  }
-
-  #values(head: HeadActivations): PositionValues {
-    return { logProbs_T: this.arena.f32(head.logProbs, head.rows).slice(), entropy_T: this.arena.f32(head.entropy, head.rows).slice() };
-  }
-
-  /** Backward through head, final norm and the gathering of rows; returns the gradient of the last layer's output. */
-  #headBackward(weights: WeightSet, head: HeadActivations, place: PackedPlace, temperature: number, grads: number, gradients: PositionGradients): number {
-    const { arena, config } = this;
-    const { kernels } = arena;
-    const { hiddenSize: d, vocabSize } = config;
-    const ld = weights.vocabPadded;
-    invariant(gradients.dLogProbs_T.length === head.rows && gradients.dEntropy_T.length === head.rows, "one gradient per wanted position");
-    const dx = arena.alloc(place.n * d);
-    kernels.fillZero(dx, place.n * d);
-    const inner = arena.mark();
-    const dLogProbs = arena.allocF32(gradients.dLogProbs_T);
-    const dEntropy = arena.allocF32(gradients.dEntropy_T);
-    const dh = arena.alloc(head.rows * d);
-    for (let from = 0; from < head.rows; from += head.chunkRows) {
-      const count = Math.min(head.chunkRows, head.rows - from);
-      if (head.rows > head.chunkRows) this.#logits(weights, head, from, count);
-      const at = from * 4;
-      kernels.logProbsBackward(head.logits, ld, vocabSize, 1 / temperature, head.targets + at, count, head.lse + at, head.entropy + at, dLogProbs + at, dEntropy + at);
-      kernels.gemm(vocabSize, d, count, head.logits, 1, ld, head.h + at * d, d, grads + weights.layout.head * 4, d, 1);
-      kernels.gemm(count, d, vocabSize, head.logits, ld, 1, weights.head, d, dh + at * d, d, 0);
-    }
-    kernels.rmsNormBackward(head.x, d, weights.finalNorm, head.rstd, dh, d, dh, d, grads + weights.layout.finalNorm * 4, head.rows, 1, d, 0);
-    kernels.scatterAddRows(head.rowIds, dh, dx, head.rows, d);
-    arena.release(inner);
-    return dx;
   }
 }

@@ -21,7 +21,12 @@ export async function writeFileAtomic(path: string, data: Uint8Array | string): 
     await rm(scratch, { force: true });
     if (codeOf(error) !== "ENOSPC") throw error;
     const needed = typeof data === "string" ? Buffer.byteLength(data) : data.byteLength;
-    throw new SlimeError("disk.full", `no room for ${needed} bytes at ${path}: free some space there or choose another directory`, { path, needed }, { cause: error });
+    throw new SlimeError(
+      "disk.full",
+      `no room for ${needed} bytes at ${path}: free some space there or choose another directory`,
+      { path, needed },
+      { cause: error },
+    );
   }
   await syncDirectory(dirname(path));
 }
@@ -41,7 +46,12 @@ export async function writeDirectoryAtomic(path: string, fill: (directory: strin
   } catch (error) {
     await rm(scratch, { recursive: true, force: true });
     if (codeOf(error) !== "ENOTEMPTY" && codeOf(error) !== "EEXIST") throw error;
-    throw new SlimeError("conflict", `${path} already exists and is not empty: choose another directory or remove it`, { kind: "directory", id: path }, { cause: error });
+    throw new SlimeError(
+      "conflict",
+      `${path} already exists and is not empty: choose another directory or remove it`,
+      { kind: "directory", id: path },
+      { cause: error },
+    );
   }
   await syncDirectory(dirname(path));
 }

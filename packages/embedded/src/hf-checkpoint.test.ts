@@ -57,23 +57,51 @@ describe("Hugging Face directory", () => {
     const directory = await mkdtemp(join(root, "wrong-"));
     const [first, second, ...rest] = tensorsOf(config, initialWeights(config, 3));
     if (!first || !second) throw new Error("a model has two tensors");
-    await writeFile(join(directory, "model.safetensors"), encodeSafetensors([{ ...first, shape: [first.data.length] }, { ...second, name: "bias" }, ...rest]));
-    await expect(readModelWeights(directory, config)).rejects.toThrow(/embed_tokens.weight has shape \[88\], config.json wants \[11, 8\].*input_layernorm.weight is missing.*bias is not part/);
+    await writeFile(
+      join(directory, "model.safetensors"),
+      encodeSafetensors([{ ...first, shape: [first.data.length] }, { ...second, name: "bias" }, ...rest]),
+    );
+    await expect(readModelWeights(directory, config)).rejects.toThrow(
+      /embed_tokens.weight has shape \[88\], config.json wants \[11, 8\].*input_layernorm.weight is missing.*bias is not part/,
+    );
     await expect(readModelWeights(join(root, "none"), config)).rejects.toSatisfy((error) => SlimeError.is(error, "file.missing"));
   });
 });
 
 describe("ModelConfig", () => {
   it("refuses a model it cannot hold, all reasons at once", () => {
-    const json = { ...modelConfigJson(tinyConfig()), hidden_size: 12, num_key_value_heads: 3, hidden_act: "gelu", vocab_size: "many", rope_scaling: { type: "yarn" } };
+    const json = {
+      ...modelConfigJson(tinyConfig()),
+      hidden_size: 12,
+      num_key_value_heads: 3,
+      hidden_act: "gelu",
+      vocab_size: "many",
+      rope_scaling: { type: "yarn" },
+    };
     const attempt = () => parseModelConfig(json, "config.json");
-    for (const part of [/hidden_size must be a multiple of 8, found 12/, /multiple of num_key_value_heads \(3\)/, /"gelu"/, /vocab_size must be a positive integer, found "many"/, /rope_scaling/]) expect(attempt).toThrow(part);
+    for (const part of [
+      /hidden_size must be a multiple of 8, found 12/,
+      /multiple of num_key_value_heads \(3\)/,
+      /"gelu"/,
+      /vocab_size must be a positive integer, found "many"/,
+      /rope_scaling/,
+    ])
+      expect(attempt).toThrow(part);
     expect(() => parseModelConfig([], "config.json")).toThrow(/architectures must be one of Qwen3ForCausalLM, LlamaForCausalLM/);
   });
 
   it("takes Hugging Face's defaults and the nested rope base", () => {
-    const { head_dim: _, rope_theta: __, num_key_value_heads: ___, ...json } = modelConfigJson(tinyConfig({ hiddenSize: 16, heads: 2, headDim: 8 }));
-    expect(parseModelConfig({ ...json, rope_parameters: { rope_theta: 500 } }, "c")).toMatchObject({ headDim: 8, kvHeads: 2, ropeTheta: 500 });
+    const {
+      head_dim: _,
+      rope_theta: __,
+      num_key_value_heads: ___,
+      ...json
+    } = modelConfigJson(tinyConfig({ hiddenSize: 16, heads: 2, headDim: 8 }));
+    expect(parseModelConfig({ ...json, rope_parameters: { rope_theta: 500 } }, "c")).toMatchObject({
+      headDim: 8,
+      kvHeads: 2,
+      ropeTheta: 500,
+    });
   });
 });
 
@@ -98,10 +126,12 @@ describe("atomic files", () => {
     const directory = await mkdtemp(join(root, "atomic-"));
     await writeFileAtomic(join(directory, "a"), "old");
     await expect(writeFileAtomic(join(directory, "missing", "b"), "new")).rejects.toThrow(/ENOENT/);
-    await expect(writeDirectoryAtomic(join(directory, "d"), async (scratch) => {
-      await writeFile(join(scratch, "half"), "half");
-      throw new Error("killed");
-    })).rejects.toThrow("killed");
+    await expect(
+      writeDirectoryAtomic(join(directory, "d"), async (scratch) => {
+        await writeFile(join(scratch, "half"), "half");
+        throw new Error("killed");
+      }),
+    ).rejects.toThrow("killed");
     expect((await readdir(directory)).sort()).toEqual(["a"]);
     expect(await readFile(join(directory, "a"), "utf8")).toBe("old");
   });

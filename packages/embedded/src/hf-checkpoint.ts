@@ -6,7 +6,8 @@ import { type ModelConfig, modelConfigJson, parseModelConfig } from "./model-con
 import { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safetensors.js";
 
 /** What goes with a model unchanged: tokenizer and templates, under the names that Hugging Face gives them. */
-const companions = /^(tokenizer.*\.json|vocab\.(json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|generation_config\.json|chat_template\.(jinja|json))$/;
+const companions =
+  /^(tokenizer.*\.json|vocab\.(json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|generation_config\.json|chat_template\.(jinja|json))$/;
 
 /** Reads `config.json` of a Hugging Face directory. */
 export async function readModelConfig(directory: string): Promise<ModelConfig> {
@@ -26,13 +27,16 @@ export async function readModelWeights(directory: string, config: ModelConfig): 
   for (const slot of layout.tensors) {
     const tensor = found.get(slot.name);
     if (tensor === undefined) problems.push(`${slot.name} is missing`);
-    else if (tensor.shape.join() !== slot.shape.join()) problems.push(`${slot.name} has shape [${tensor.shape.join(", ")}], config.json wants [${slot.shape.join(", ")}]`);
+    else if (tensor.shape.join() !== slot.shape.join())
+      problems.push(`${slot.name} has shape [${tensor.shape.join(", ")}], config.json wants [${slot.shape.join(", ")}]`);
     else out.set(tensor.data, slot.offset);
   }
   const known = new Set(layout.tensors.map((slot) => slot.name));
   // A tied head may be written out; it is the embedding again.
-  for (const name of found.keys()) if (!known.has(name) && !(config.tiedHead && name === "lm_head.weight")) problems.push(`${name} is not part of this architecture`);
-  if (problems.length > 0) throw new SlimeError("checkpoint.invalid", `${directory}: ${problems.join("; ")}`, { path: directory, reason: problems.join("; ") });
+  for (const name of found.keys())
+    if (!known.has(name) && !(config.tiedHead && name === "lm_head.weight")) problems.push(`${name} is not part of this architecture`);
+  if (problems.length > 0)
+    throw new SlimeError("checkpoint.invalid", `${directory}: ${problems.join("; ")}`, { path: directory, reason: problems.join("; ") });
   return out;
 }
 
@@ -43,12 +47,20 @@ async function readTensors(directory: string): Promise<ReadonlyMap<string, Named
     return decodeSafetensors(await readWanted(single, "the model's weights"), single);
   } catch (error) {
     if (!SlimeError.is(error, "file.missing")) throw error;
-    const map = (await readJson(index, "the model's weights (model.safetensors or its index); a directory without weights can only start a run from scratch")) as { readonly weight_map?: Readonly<Record<string, string>> } | null;
+    const map = (await readJson(
+      index,
+      "the model's weights (model.safetensors or its index); a directory without weights can only start a run from scratch",
+    )) as { readonly weight_map?: Readonly<Record<string, string>> } | null;
     const tensors = new Map<string, NamedTensor>();
     for (const file of new Set(Object.values(map?.weight_map ?? {}))) {
       const path = join(directory, file);
-      if (dirname(path) !== join(directory)) throw new SlimeError("checkpoint.invalid", `${index}: ${file} lies outside of the model's directory`, { path: index, reason: `${file} lies outside of the model's directory` });
-      for (const [name, tensor] of decodeSafetensors(await readWanted(path, "a shard of the model's weights"), path)) tensors.set(name, tensor);
+      if (dirname(path) !== join(directory))
+        throw new SlimeError("checkpoint.invalid", `${index}: ${file} lies outside of the model's directory`, {
+          path: index,
+          reason: `${file} lies outside of the model's directory`,
+        });
+      for (const [name, tensor] of decodeSafetensors(await readWanted(path, "a shard of the model's weights"), path))
+        tensors.set(name, tensor);
     }
     return tensors;
   }
@@ -56,14 +68,23 @@ async function readTensors(directory: string): Promise<ReadonlyMap<string, Named
 
 /** Views of a parameter run (weights, gradients or moments), one per tensor. */
 export function tensorsOf(config: ModelConfig, values: Float32Array): NamedTensor[] {
-  return parameterLayout(config).tensors.map(({ name, shape, offset, count }) => ({ name, shape, data: values.subarray(offset, offset + count) }));
+  return parameterLayout(config).tensors.map(({ name, shape, offset, count }) => ({
+    name,
+    shape,
+    data: values.subarray(offset, offset + count),
+  }));
 }
 
 /**
  * Writes a Hugging Face directory: config.json, model.safetensors, and the tokenizer's files of `companionsFrom` unchanged. All or nothing.
  * @param companionsFrom the directory the model came from, or null for none.
  */
-export async function writeHfCheckpoint(directory: string, config: ModelConfig, parameters: Float32Array, companionsFrom: string | null): Promise<void> {
+export async function writeHfCheckpoint(
+  directory: string,
+  config: ModelConfig,
+  parameters: Float32Array,
+  companionsFrom: string | null,
+): Promise<void> {
   await writeDirectoryAtomic(directory, async (scratch) => {
     await writeFileAtomic(join(scratch, "config.json"), `${JSON.stringify(modelConfigJson(config), null, 2)}\n`);
     await writeFileAtomic(join(scratch, "model.safetensors"), encodeSafetensors(tensorsOf(config, parameters), { format: "pt" }));

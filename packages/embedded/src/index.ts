@@ -1,7 +1,8 @@
 export { type AppliedStep, decodeApplied } from "./applied-record.js";
 export { checksumHex } from "./checksum.js";
 export { memoryCollectives, soloCollective, sumInOrder } from "./collective.js";
-export { Decoder, type PositionGradients, type PositionValues } from "./decoder.js";
+export { Decoder } from "./decoder.js";
+export type { PositionGradients, PositionValues } from "./head-pass.js";
 export { readModelConfig, readModelWeights, writeHfCheckpoint } from "./hf-checkpoint.js";
 export { Arena, type ArenaMark, type KernelExports } from "./kernels.js";
 export { type LayerSlots, parameterLayout, type ParameterLayout, type TensorSlot } from "./layout.js";
@@ -11,6 +12,15 @@ export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safete
 export { EmbeddedTrainer } from "./trainer.js";
 export { initialWeights, type LayerWeights, ropeTables, WeightSet } from "./weights.js";
 export {
-  defaultEngineLimits, EmbeddedEngine, type EmbeddedEngineOptions, type EngineContext, type EngineLimits, type EngineModel, type EngineTokenizer, readTokenizer, type RunningEngine,
-  startEmbeddedEngine, type WeightSource,
+  defaultEngineLimits,
+  EmbeddedEngine,
+  type EmbeddedEngineOptions,
+  type EngineContext,
+  type EngineLimits,
+  type EngineModel,
+  type EngineTokenizer,
+  readTokenizer,
+  type RunningEngine,
+  startEmbeddedEngine,
+  type WeightSource,
 } from "./engine/index.js";

@@ -2,11 +2,19 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Arena } from "./kernels.js";
 
-const floats = (seed: number, count: number): Float32Array => Float32Array.from({ length: count }, (_, i) => Math.sin(seed * 12.9898 + i * 78.233) * 2);
+const floats = (seed: number, count: number): Float32Array =>
+  Float32Array.from({ length: count }, (_, i) => Math.sin(seed * 12.9898 + i * 78.233) * 2);
 const at = (values: ArrayLike<number>, i: number): number => values[i] ?? Number.NaN;
 
 describe("gemm", () => {
-  const sizes = fc.record({ M: fc.integer({ min: 1, max: 70 }), N: fc.integer({ min: 1, max: 33 }), K: fc.integer({ min: 1, max: 40 }), acc: fc.integer({ min: 0, max: 1 }), flip: fc.boolean(), seed: fc.nat(1000) });
+  const sizes = fc.record({
+    M: fc.integer({ min: 1, max: 70 }),
+    N: fc.integer({ min: 1, max: 33 }),
+    K: fc.integer({ min: 1, max: 40 }),
+    acc: fc.integer({ min: 0, max: 1 }),
+    flip: fc.boolean(),
+    seed: fc.nat(1000),
+  });
 
   it("equals the plain triple loop, for rows and for transposed A", () => {
     const arena = new Arena(1 << 20);

@@ -6,39 +6,145 @@ import { kernelsBase64 } from "./gen/kernels.js";
  * counts are in elements. Names of arguments are kept here so that a call can be read.
  */
 export interface KernelExports {
-  readonly gemm: (M: number, N: number, K: number, A: number, rsA: number, csA: number, B: number, ldb: number, C: number, ldc: number, acc: number) => void;
-  readonly transpose: (src: number, rows: number, cols: number, dst: number, ldd: number) => void;
-  readonly rmsNorm: (x: number, ldx: number, w: number, y: number, ldy: number, rstd: number, n: number, groups: number, d: number, eps: number) => void;
-  readonly rmsNormBackward: (
-    x: number, ldx: number, w: number, rstd: number, dy: number, lddy: number, dx: number, lddx: number, dw: number, n: number, groups: number, d: number, acc: number,
+  readonly gemm: (
+    M: number,
+    N: number,
+    K: number,
+    A: number,
+    rsA: number,
+    csA: number,
+    B: number,
+    ldb: number,
+    C: number,
+    ldc: number,
+    acc: number,
   ) => void;
-  readonly rope: (x: number, ldx: number, n: number, heads: number, hd: number, positions: number, cos: number, sin: number, inverse: number) => void;
+  readonly transpose: (src: number, rows: number, cols: number, dst: number, ldd: number) => void;
+  readonly rmsNorm: (
+    x: number,
+    ldx: number,
+    w: number,
+    y: number,
+    ldy: number,
+    rstd: number,
+    n: number,
+    groups: number,
+    d: number,
+    eps: number,
+  ) => void;
+  readonly rmsNormBackward: (
+    x: number,
+    ldx: number,
+    w: number,
+    rstd: number,
+    dy: number,
+    lddy: number,
+    dx: number,
+    lddx: number,
+    dw: number,
+    n: number,
+    groups: number,
+    d: number,
+    acc: number,
+  ) => void;
+  readonly rope: (
+    x: number,
+    ldx: number,
+    n: number,
+    heads: number,
+    hd: number,
+    positions: number,
+    cos: number,
+    sin: number,
+    inverse: number,
+  ) => void;
   readonly swiglu: (gateUp: number, out: number, n: number, f: number) => void;
   readonly swigluBackward: (gateUp: number, dOut: number, n: number, f: number) => void;
   readonly gatherRows: (ids: number, table: number, out: number, n: number, d: number) => void;
   readonly scatterAddRows: (ids: number, rows: number, table: number, n: number, d: number) => void;
   readonly attention: (
-    qkv: number, ld: number, cu: number, sequences: number, heads: number, kvHeads: number, hd: number, scale: number, out: number, lse: number, scratch: number,
+    qkv: number,
+    ld: number,
+    cu: number,
+    sequences: number,
+    heads: number,
+    kvHeads: number,
+    hd: number,
+    scale: number,
+    out: number,
+    lse: number,
+    scratch: number,
   ) => void;
   readonly attentionBackward: (
-    qkv: number, ld: number, cu: number, sequences: number, heads: number, kvHeads: number, hd: number, scale: number,
-    out: number, lse: number, dOut: number, dQkv: number, scratch: number,
+    qkv: number,
+    ld: number,
+    cu: number,
+    sequences: number,
+    heads: number,
+    kvHeads: number,
+    hd: number,
+    scale: number,
+    out: number,
+    lse: number,
+    dOut: number,
+    dQkv: number,
+    scratch: number,
   ) => void;
   readonly attendCached: (
-    q: number, ldq: number, n: number, tables: number, lens: number, keys: number, values: number,
-    heads: number, kvHeads: number, hd: number, scale: number, out: number, ldo: number, scratch: number,
+    q: number,
+    ldq: number,
+    n: number,
+    tables: number,
+    lens: number,
+    keys: number,
+    values: number,
+    heads: number,
+    kvHeads: number,
+    hd: number,
+    scale: number,
+    out: number,
+    ldo: number,
+    scratch: number,
   ) => void;
   readonly storeRows: (src: number, ld: number, rows: number, pool: number, n: number, width: number) => void;
   readonly logProbs: (
-    logits: number, ld: number, vocab: number, inverseTemperature: number, targets: number, n: number, logProb: number, lse: number, entropy: number,
+    logits: number,
+    ld: number,
+    vocab: number,
+    inverseTemperature: number,
+    targets: number,
+    n: number,
+    logProb: number,
+    lse: number,
+    entropy: number,
   ) => void;
   readonly logProbsBackward: (
-    logits: number, ld: number, vocab: number, inverseTemperature: number, targets: number, n: number, lse: number, entropy: number, dLogProb: number, dEntropy: number,
+    logits: number,
+    ld: number,
+    vocab: number,
+    inverseTemperature: number,
+    targets: number,
+    n: number,
+    lse: number,
+    entropy: number,
+    dLogProb: number,
+    dEntropy: number,
   ) => void;
   readonly softmaxRows: (logits: number, ld: number, vocab: number, inverseTemperature: number, n: number, probs: number) => void;
   readonly adam: (
-    param: number, grad: number, m: number, v: number, count: number, gradScale: number,
-    lr: number, beta1: number, beta2: number, eps: number, decay: number, correction1: number, correction2: number,
+    param: number,
+    grad: number,
+    m: number,
+    v: number,
+    count: number,
+    gradScale: number,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    decay: number,
+    correction1: number,
+    correction2: number,
   ) => void;
   readonly sumSquares: (x: number, count: number) => number;
   readonly addInto: (to: number, from: number, count: number) => void;

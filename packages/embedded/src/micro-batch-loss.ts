@@ -1,10 +1,33 @@
-import { klTokens, maskedMoments, objective, type ObjectiveOptions, reduceTokens, rolloutMeanWeights, tisWeights, tokenAdvantages, tokenMeanWeights, whiten } from "@slime/algorithms";
+import {
+  klTokens,
+  maskedMoments,
+  objective,
+  type ObjectiveOptions,
+  reduceTokens,
+  rolloutMeanWeights,
+  tisWeights,
+  tokenAdvantages,
+  tokenMeanWeights,
+  whiten,
+} from "@slime/algorithms";
 import type { Collective, LossConfig, RankBatch, SampleColumns, TokenValues, TrainStepRequest } from "@slime/backend";
 import { invariant } from "@slime/core";
-import type { PositionGradients, PositionValues } from "./decoder.js";
+import type { PositionGradients, PositionValues } from "./head-pass.js";
 
 /** Sums that micro-batches and ranks add up, under upstream's names without `train/`. The order is that of the slots behind the gradients. */
-export const summedMetrics = ["loss", "pg_loss", "pg_clipfrac", "ppo_kl", "entropy_loss", "kl_loss", "train_rollout_logprob_abs_diff", "tis", "tis_clipfrac", "tis_abs", "ois"] as const;
+export const summedMetrics = [
+  "loss",
+  "pg_loss",
+  "pg_clipfrac",
+  "ppo_kl",
+  "entropy_loss",
+  "kl_loss",
+  "train_rollout_logprob_abs_diff",
+  "tis",
+  "tis_clipfrac",
+  "tis_abs",
+  "ois",
+] as const;
 export type SummedMetric = (typeof summedMetrics)[number];
 
 /** The loss of one step's micro-batches: arithmetic from `algorithms`, columns cut by sample. */
@@ -22,7 +45,12 @@ export class StepLoss {
   }
 
   /** Advantages of all tokens come first: whitening needs the moments of every rank. */
-  static async begin(request: TrainStepRequest, config: LossConfig, collective: Collective, options: { readonly key: string; readonly step: number; readonly signal: AbortSignal }): Promise<StepLoss> {
+  static async begin(
+    request: TrainStepRequest,
+    config: LossConfig,
+    collective: Collective,
+    options: { readonly key: string; readonly step: number; readonly signal: AbortSignal },
+  ): Promise<StepLoss> {
     const { batch, oldLogProbs, refLogProbs } = request;
     const { columns } = batch;
     let kl_T: Float64Array | undefined;
@@ -52,10 +80,15 @@ export class StepLoss {
     const lengths_D = Float64Array.from(rows, (row) => columns.responseLengths_N[row] ?? 0);
     const weights_T = config.calculatePerTokenLoss
       ? tokenMeanWeights(mask_T, 1 / Math.max(globalTokens, 1))
-      : rolloutMeanWeights({ mask_T, lengths_D, rolloutMaskSums_D: Float64Array.from(rows, (row) => batch.rolloutMaskSums_N[row] ?? 0) }, 1 / globalBatchSize);
+      : rolloutMeanWeights(
+          { mask_T, lengths_D, rolloutMaskSums_D: Float64Array.from(rows, (row) => batch.rolloutMaskSums_N[row] ?? 0) },
+          1 / globalBatchSize,
+        );
     const rollout_T = cut(columns.rolloutLogProbs_T);
     const trainOld_T = oldLogProbs === null ? Float64Array.from(values.logProbs_T) : cut(oldLogProbs.values_T);
-    const tis = config.useTis ? tisWeights(trainOld_T, rollout_T, { tisClip: config.tisClip, tisClipLow: config.tisClipLow, mode: "truncate" }) : null;
+    const tis = config.useTis
+      ? tisWeights(trainOld_T, rollout_T, { tisClip: config.tisClip, tisClipLow: config.tisClipLow, mode: "truncate" })
+      : null;
     const result = objective(
       {
         logProbs_T: values.logProbs_T,
@@ -71,13 +104,25 @@ export class StepLoss {
       weights_T,
     );
     for (const [name, value] of Object.entries(result.metrics)) this.#add(name as SummedMetric, value);
-    this.#add("train_rollout_logprob_abs_diff", reduceTokens(weights_T, trainOld_T.map((logProb, t) => Math.abs(logProb - (rollout_T[t] ?? 0)))));
+    this.#add(
+      "train_rollout_logprob_abs_diff",
+      reduceTokens(
+        weights_T,
+        trainOld_T.map((logProb, t) => Math.abs(logProb - (rollout_T[t] ?? 0))),
+      ),
+    );
     if (tis !== null) {
       this.#add("tis", reduceTokens(weights_T, tis.raw_T));
       this.#add("tis_clipfrac", reduceTokens(weights_T, tis.clipped_T));
       this.#add("tis_abs", reduceTokens(weights_T, tis.abs_T));
       const old_T = config.useRolloutLogprobs ? rollout_T : trainOld_T;
-      this.#add("ois", reduceTokens(weights_T, old_T.map((old, t) => Math.exp((values.logProbs_T[t] ?? 0) - old))));
+      this.#add(
+        "ois",
+        reduceTokens(
+          weights_T,
+          old_T.map((old, t) => Math.exp((values.logProbs_T[t] ?? 0) - old)),
+        ),
+      );
     }
     return { dLogProbs_T: result.gradLogProbs_T, dEntropy_T: result.gradEntropy_T };
   }

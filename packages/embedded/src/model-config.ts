@@ -44,9 +44,14 @@ export function parseModelConfig(json: unknown, path: string): ModelConfig {
   };
   const named = Array.isArray(fields["architectures"]) ? (fields["architectures"] as readonly unknown[])[0] : undefined;
   const known = typeof named === "string" && Object.hasOwn(architectures, named);
-  if (!known) problems.push(`architectures must be one of ${Object.keys(architectures).join(", ")}, found ${JSON.stringify(fields["architectures"])}`);
-  if (fields["attention_bias"] === true || fields["mlp_bias"] === true) problems.push("biases are not supported: attention_bias and mlp_bias must be false");
-  if ((fields["hidden_act"] ?? "silu") !== "silu") problems.push(`hidden_act must be "silu", found ${JSON.stringify(fields["hidden_act"])}`);
+  if (!known)
+    problems.push(
+      `architectures must be one of ${Object.keys(architectures).join(", ")}, found ${JSON.stringify(fields["architectures"])}`,
+    );
+  if (fields["attention_bias"] === true || fields["mlp_bias"] === true)
+    problems.push("biases are not supported: attention_bias and mlp_bias must be false");
+  if ((fields["hidden_act"] ?? "silu") !== "silu")
+    problems.push(`hidden_act must be "silu", found ${JSON.stringify(fields["hidden_act"])}`);
   if ((fields["rope_scaling"] ?? null) !== null) problems.push("rope_scaling is not supported: it must be null");
   if (fields["use_sliding_window"] === true) problems.push("sliding windows are not supported: use_sliding_window must be false");
   const heads = count("num_attention_heads");
@@ -69,17 +74,23 @@ export function parseModelConfig(json: unknown, path: string): ModelConfig {
     initStd: real("initializer_range", 0.02),
   };
   problems.push(...configProblems(config));
-  if (problems.length > 0) throw new SlimeError("checkpoint.invalid", `${path}: ${problems.join("; ")}`, { path, reason: problems.join("; ") });
+  if (problems.length > 0)
+    throw new SlimeError("checkpoint.invalid", `${path}: ${problems.join("; ")}`, { path, reason: problems.join("; ") });
   return config;
 }
 
 /** What keeps the kernels from holding this shape; empty when nothing does. */
 export function configProblems(config: ModelConfig): string[] {
   const problems: string[] = [];
-  for (const [name, value] of Object.entries({ hidden_size: config.hiddenSize, intermediate_size: config.intermediateSize, head_dim: config.headDim })) {
+  for (const [name, value] of Object.entries({
+    hidden_size: config.hiddenSize,
+    intermediate_size: config.intermediateSize,
+    head_dim: config.headDim,
+  })) {
     if (value % 8 !== 0) problems.push(`${name} must be a multiple of 8, found ${value}`);
   }
-  if (config.heads % config.kvHeads !== 0) problems.push(`num_attention_heads (${config.heads}) must be a multiple of num_key_value_heads (${config.kvHeads})`);
+  if (config.heads % config.kvHeads !== 0)
+    problems.push(`num_attention_heads (${config.heads}) must be a multiple of num_key_value_heads (${config.kvHeads})`);
   return problems;
 }
 
@@ -90,7 +101,9 @@ export function modelConfigJson(config: ModelConfig): Readonly<Record<string, un
     attention_bias: false,
     attention_dropout: 0,
     ...(config.bosTokenId === null ? {} : { bos_token_id: config.bosTokenId }),
-    ...(config.eosTokenIds.length === 0 ? {} : { eos_token_id: config.eosTokenIds.length === 1 ? config.eosTokenIds[0] : config.eosTokenIds }),
+    ...(config.eosTokenIds.length === 0
+      ? {}
+      : { eos_token_id: config.eosTokenIds.length === 1 ? config.eosTokenIds[0] : config.eosTokenIds }),
     head_dim: config.headDim,
     hidden_act: "silu",
     hidden_size: config.hiddenSize,

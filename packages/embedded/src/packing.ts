@@ -23,7 +23,12 @@ export function packSamples(columns: SampleColumns, samples: ArrayLike<number>):
     tokens += length;
     responses += response;
   }
-  const packed = { tokens_L: new Int32Array(tokens), bounds: new Int32Array(samples.length + 1), rows: new Int32Array(responses), targets: new Int32Array(responses) };
+  const packed = {
+    tokens_L: new Int32Array(tokens),
+    bounds: new Int32Array(samples.length + 1),
+    rows: new Int32Array(responses),
+    targets: new Int32Array(responses),
+  };
   let at = 0;
   let row = 0;
   for (let s = 0; s < samples.length; s++) {
@@ -62,5 +67,9 @@ export function checkRows(columns: SampleColumns, config: ModelConfig): void {
     const foreign = tokens.find((id) => id < 0 || id >= config.vocabSize);
     if (foreign !== undefined) issues.push(`${name} has token id ${foreign}, the vocabulary ${config.vocabSize} entries`);
   }
-  if (issues.length > 0) throw new SlimeError("data.invalid", `${issues.slice(0, 5).join("; ")}${issues.length > 5 ? `; and ${issues.length - 5} more` : ""}`, { file: "batch", issues: issues.slice(0, 20) });
+  if (issues.length > 0)
+    throw new SlimeError("data.invalid", `${issues.slice(0, 5).join("; ")}${issues.length > 5 ? `; and ${issues.length - 5} more` : ""}`, {
+      file: "batch",
+      issues: issues.slice(0, 20),
+    });
 }

@@ -5,7 +5,10 @@ import { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safete
 
 const tensor = fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 3 }).chain((shape) => {
   const count = shape.reduce((a, b) => a * b, 1);
-  return fc.record({ shape: fc.constant(shape), data: fc.array(fc.float({ noNaN: true }), { minLength: count, maxLength: count }).map((values) => Float32Array.from(values)) });
+  return fc.record({
+    shape: fc.constant(shape),
+    data: fc.array(fc.float({ noNaN: true }), { minLength: count, maxLength: count }).map((values) => Float32Array.from(values)),
+  });
 });
 
 /** A file written by hand: header text and raw data. */
@@ -46,7 +49,11 @@ describe("safetensors", () => {
     ["no JSON", file("{nope"), /not JSON/],
     ["an unknown type", file('{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}', new Uint8Array(8)), /I64/],
     ["data cut off", file('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', new Uint8Array(4)), /does not fit/],
-    ["offsets that contradict the shape", file('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', new Uint8Array(8)), /does not fit/],
+    [
+      "offsets that contradict the shape",
+      file('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', new Uint8Array(8)),
+      /does not fit/,
+    ],
     ["a negative shape", file('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', new Uint8Array(8)), /no valid shape/],
   ])("refuses %s", (_, bytes, message) => {
     const attempt = () => decodeSafetensors(bytes, "model.safetensors");

@@ -14,7 +14,10 @@ const headerBytesMax = 100_000_000;
  * The bytes of a safetensors file: u64 length, JSON header padded with spaces to 8, then the data, adjacent and in the order given.
  * @param metadata goes under `__metadata__`: text only, as the format wants.
  */
-export function encodeSafetensors(tensors: readonly NamedTensor[], metadata: Readonly<Record<string, string>> = {}): Uint8Array<ArrayBuffer> {
+export function encodeSafetensors(
+  tensors: readonly NamedTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array<ArrayBuffer> {
   let at = 0;
   const header: Record<string, unknown> = Object.keys(metadata).length === 0 ? {} : { __metadata__: metadata };
   for (const { name, shape, data } of tensors) {
@@ -45,7 +48,8 @@ export function decodeSafetensors(bytes: Uint8Array, path: string): ReadonlyMap<
   if (bytes.length < 8) return refuse(`${bytes.length} bytes are too few for a safetensors file`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const headerBytes = Number(view.getBigUint64(0, true));
-  if (headerBytes > headerBytesMax || 8 + headerBytes > bytes.length) return refuse(`the header claims ${headerBytes} bytes, the file has ${bytes.length}: it is cut off or not safetensors`);
+  if (headerBytes > headerBytesMax || 8 + headerBytes > bytes.length)
+    return refuse(`the header claims ${headerBytes} bytes, the file has ${bytes.length}: it is cut off or not safetensors`);
   let header: unknown;
   try {
     header = JSON.parse(Buffer.from(bytes.subarray(8, 8 + headerBytes)).toString("utf8"));
@@ -56,13 +60,18 @@ export function decodeSafetensors(bytes: Uint8Array, path: string): ReadonlyMap<
   const tensors = new Map<string, NamedTensor>();
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
-    const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as { readonly dtype?: unknown; readonly shape?: unknown; readonly data_offsets?: unknown };
+    const {
+      dtype,
+      shape,
+      data_offsets: offsets,
+    } = (entry ?? {}) as { readonly dtype?: unknown; readonly shape?: unknown; readonly data_offsets?: unknown };
     const size = dtype === "F32" ? 4 : dtype === "F16" || dtype === "BF16" ? 2 : 0;
     if (size === 0) return refuse(`tensor ${name} has dtype ${JSON.stringify(dtype)}; F32, F16 and BF16 are read`);
     if (!isCounts(shape) || !isCounts(offsets) || offsets.length !== 2) return refuse(`tensor ${name} has no valid shape and data_offsets`);
     const count = shape.reduce((a, b) => a * b, 1);
     const [from, to] = [offsets[0] ?? 0, offsets[1] ?? 0];
-    if (to - from !== count * size || 8 + headerBytes + to > bytes.length) return refuse(`tensor ${name} of shape [${shape.join(", ")}] does not fit its bytes ${from} to ${to} in a file of ${bytes.length}`);
+    if (to - from !== count * size || 8 + headerBytes + to > bytes.length)
+      return refuse(`tensor ${name} of shape [${shape.join(", ")}] does not fit its bytes ${from} to ${to} in a file of ${bytes.length}`);
     tensors.set(name, { name, shape, data: widen(bytes.subarray(8 + headerBytes + from, 8 + headerBytes + to), dtype as string, count) });
   }
   return tensors;
@@ -82,7 +91,14 @@ function widen(bytes: Uint8Array, dtype: string, count: number): Float32Array {
   halves.forEach((h, i) => {
     const exponent = (h >> 10) & 31;
     const fraction = h & 1023;
-    const size = exponent === 0 ? fraction * 2 ** -24 : exponent === 31 ? (fraction === 0 ? Infinity : Number.NaN) : (1 + fraction / 1024) * 2 ** (exponent - 15);
+    const size =
+      exponent === 0
+        ? fraction * 2 ** -24
+        : exponent === 31
+          ? fraction === 0
+            ? Infinity
+            : Number.NaN
+          : (1 + fraction / 1024) * 2 ** (exponent - 15);
     out[i] = h & 0x8000 ? -size : size;
   });
   return out;

@@ -76,28 +76,50 @@ export class TrainerState {
     for (const { offset, count, norm } of this.actor.layout.tensors) {
       const at = offset * 4;
       this.arena.kernels.adam(
-        this.actor.base + at, this.grads + at, this.m + at, this.v + at, count, gradScale, lr, adamBeta1, adamBeta2, adamEps, norm ? 0 : weightDecay, correction1, correction2,
+        this.actor.base + at,
+        this.grads + at,
+        this.m + at,
+        this.v + at,
+        count,
+        gradScale,
+        lr,
+        adamBeta1,
+        adamBeta2,
+        adamEps,
+        norm ? 0 : weightDecay,
+        correction1,
+        correction2,
       );
     }
     this.actor.refresh();
   }
 
   /** Writes rank `rank`'s files into an existing directory; rank 0 writes what all ranks share. Names are relative to the directory. */
-  async save(directory: string, options: { readonly rank: number; readonly size: number; readonly rolloutId: number; readonly companionsFrom: string | null }): Promise<string[]> {
+  async save(
+    directory: string,
+    options: { readonly rank: number; readonly size: number; readonly rolloutId: number; readonly companionsFrom: string | null },
+  ): Promise<string[]> {
     const { rank, size, rolloutId, companionsFrom } = options;
     const files = [appliedName(rank)];
     await mkdir(directory, { recursive: true });
     await writeFileAtomic(join(directory, appliedName(rank)), encodeApplied(this.applied));
     if (rank !== 0) return files;
     await writeHfCheckpoint(join(directory, "model"), this.config, this.actor.view().slice(), companionsFrom);
-    const moment = (at: number, suffix: string): NamedTensor[] => tensorsOf(this.config, this.arena.f32(at, this.count)).map((tensor) => ({ ...tensor, name: `${tensor.name}.${suffix}` }));
-    await writeFileAtomic(join(directory, "optimizer.safetensors"), encodeSafetensors([...moment(this.m, "exp_avg"), ...moment(this.v, "exp_avg_sq")]));
+    const moment = (at: number, suffix: string): NamedTensor[] =>
+      tensorsOf(this.config, this.arena.f32(at, this.count)).map((tensor) => ({ ...tensor, name: `${tensor.name}.${suffix}` }));
+    await writeFileAtomic(
+      join(directory, "optimizer.safetensors"),
+      encodeSafetensors([...moment(this.m, "exp_avg"), ...moment(this.v, "exp_avg_sq")]),
+    );
     files.push("model", "optimizer.safetensors");
     if (this.#ref !== null && this.#refMoved) {
       await writeFileAtomic(join(directory, "reference.safetensors"), encodeSafetensors(tensorsOf(this.config, this.#ref.view())));
       files.push("reference.safetensors");
     }
-    await writeFileAtomic(join(directory, "trainer.json"), `${JSON.stringify({ version: stateVersion, step: this.step, rolloutId, ranks: size })}\n`);
+    await writeFileAtomic(
+      join(directory, "trainer.json"),
+      `${JSON.stringify({ version: stateVersion, step: this.step, rolloutId, ranks: size })}\n`,
+    );
     return [...files, "trainer.json"];
   }
 

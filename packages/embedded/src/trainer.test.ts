@@ -32,13 +32,27 @@ interface Setup {
 async function trainer({ collective = soloCollective, loss, optimizer, init }: Setup = {}): Promise<EmbeddedTrainer> {
   const made = new EmbeddedTrainer({ collective });
   await made.init(op(), {
-    hfCheckpoint: model, fromScratch: true, seed: 5, load: null, refLoad: null, loss: { ...defaultLoss, ...loss }, optimizer: { ...defaultOptimizer, ...optimizer }, ...init,
+    hfCheckpoint: model,
+    fromScratch: true,
+    seed: 5,
+    load: null,
+    refLoad: null,
+    loss: { ...defaultLoss, ...loss },
+    optimizer: { ...defaultOptimizer, ...optimizer },
+    ...init,
   });
   return made;
 }
 
 function step(batch: RankBatch, overrides: Partial<TrainStepRequest> = {}): TrainStepRequest {
-  return { batch, globalBatchSize: batch.columns.rows, globalTokens: batch.columns.lossMask_T.length, oldLogProbs: null, refLogProbs: null, ...overrides };
+  return {
+    batch,
+    globalBatchSize: batch.columns.rows,
+    globalTokens: batch.columns.lossMask_T.length,
+    oldLogProbs: null,
+    refLogProbs: null,
+    ...overrides,
+  };
 }
 
 let exported = 0;
@@ -55,14 +69,18 @@ describe("EmbeddedTrainer", () => {
     const got = await rank.computeLogProbs(op(), { tag: "actor", batch });
     const packed = packSamples(batch.columns, [0, 1, 2, 3, 4, 5]);
     const want = referenceLogProbs(config, initialWeights(config, 5), packed, 1).logProbs_T;
-    want.forEach((value, t) => expect(got?.values_T[t]).toBeCloseTo(value, 5));
+    want.forEach((value, t) => {
+      expect(got?.values_T[t]).toBeCloseTo(value, 5);
+    });
     expect(await weights(await trainer())).toEqual(await weights(rank));
     expect(await weights(await trainer({ init: { seed: 6 } }))).not.toEqual(await weights(rank));
   });
 
   it("does not depend on how rows are cut into micro-batches, beyond rounding", async () => {
     const columns = randomColumns(config, 8, 2);
-    const results = await Promise.all([8, 3].map(async (microBatchSize) => (await trainer()).trainStep(op(), step(rankBatch(columns, { microBatchSize })))));
+    const results = await Promise.all(
+      [8, 3].map(async (microBatchSize) => (await trainer()).trainStep(op(), step(rankBatch(columns, { microBatchSize })))),
+    );
     for (const name of ["loss", "pg_loss", "entropy_loss", "grad_norm", "train_rollout_logprob_abs_diff"]) {
       expect(results[0]?.metrics[name], name).toBeCloseTo(results[1]?.metrics[name] ?? Number.NaN, 5);
     }
@@ -75,7 +93,8 @@ describe("EmbeddedTrainer", () => {
     const before = await rank.computeLogProbs(op(), { tag: "actor", batch });
     for (let i = 0; i < 5; i++) await rank.trainStep(op(), step(batch, { oldLogProbs: before }));
     const after = await rank.computeLogProbs(op(), { tag: "actor", batch });
-    const mean = (values: Float32Array | undefined, from: number, to: number) => (values ?? new Float32Array()).slice(columns.responseOffsets_N[from], columns.responseOffsets_N[to]).reduce((a, b) => a + b, 0);
+    const mean = (values: Float32Array | undefined, from: number, to: number) =>
+      (values ?? new Float32Array()).slice(columns.responseOffsets_N[from], columns.responseOffsets_N[to]).reduce((a, b) => a + b, 0);
     expect(mean(after?.values_T, 0, 2)).toBeGreaterThan(mean(before?.values_T, 0, 2));
     expect(mean(after?.values_T, 2, 4)).toBeLessThan(mean(before?.values_T, 2, 4));
   });
@@ -92,8 +111,14 @@ describe("EmbeddedTrainer", () => {
     const results = await Promise.all(
       pair.map((rank, r) => {
         const mine = [0, 1, 2, 3].map((i) => r * 4 + i);
-        const half = selectRows([columns], mine.map((row) => ({ part: 0, row })));
-        return rank.trainStep(op(id), step(rankBatch(half, { advantages_N: Float32Array.from(mine, (i) => advantages_N[i] ?? 0), microBatchSize: 2 }), shared));
+        const half = selectRows(
+          [columns],
+          mine.map((row) => ({ part: 0, row })),
+        );
+        return rank.trainStep(
+          op(id),
+          step(rankBatch(half, { advantages_N: Float32Array.from(mine, (i) => advantages_N[i] ?? 0), microBatchSize: 2 }), shared),
+        );
       }),
     );
     expect(results[0]?.metrics).toEqual(results[1]?.metrics);
@@ -102,7 +127,9 @@ describe("EmbeddedTrainer", () => {
     const [a, b] = await Promise.all(pair.map((rank) => rank.computeLogProbs(op(), { tag: "actor", batch })));
     expect(a).toEqual(b);
     const c = await alone.computeLogProbs(op(), { tag: "actor", batch });
-    c?.values_T.forEach((value, t) => expect(a?.values_T[t]).toBeCloseTo(value, 2));
+    c?.values_T.forEach((value, t) => {
+      expect(a?.values_T[t]).toBeCloseTo(value, 2);
+    });
   });
 
   it("T2: a loss that is not a number is refused and changes nothing", async () => {
@@ -125,7 +152,11 @@ describe("EmbeddedTrainer", () => {
   });
 
   it("resumes from its checkpoint with the same bits, moments, moved reference and record included", async () => {
-    const setup: Setup = { loss: { useKlLoss: true, klLossCoef: 0.1, klLossType: "low_var_kl" }, init: { refLoad: model }, optimizer: { weightDecay: 0.1, lrWarmupSteps: 3 } };
+    const setup: Setup = {
+      loss: { useKlLoss: true, klLossCoef: 0.1, klLossType: "low_var_kl" },
+      init: { refLoad: model },
+      optimizer: { weightDecay: 0.1, lrWarmupSteps: 3 },
+    };
     const [one, two] = [await trainer(setup), await trainer(setup)];
     const batches = [7, 8, 9].map((seed, rolloutId) => rankBatch(randomColumns(config, 4, seed), { rolloutId }));
     const advance = async (rank: EmbeddedTrainer, batch: RankBatch) => {
@@ -146,8 +177,20 @@ describe("EmbeddedTrainer", () => {
     expect(await weights(two)).toEqual(await weights(one));
     const again = join(root, "step-3");
     await two.save(op(), { directory: again, rolloutId: 2 });
-    const record = (await readFile(join(again, "applied-00000.jsonl"), "utf8")).trim().split("\n").map((line) => JSON.parse(line) as unknown);
-    expect(record).toEqual([1, 2, 3].map((at) => ({ step: at, rolloutId: at - 1, instances: [["0:0", 2], ["0:1", 2]] })));
+    const record = (await readFile(join(again, "applied-00000.jsonl"), "utf8"))
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as unknown);
+    expect(record).toEqual(
+      [1, 2, 3].map((at) => ({
+        step: at,
+        rolloutId: at - 1,
+        instances: [
+          ["0:0", 2],
+          ["0:1", 2],
+        ],
+      })),
+    );
     const third = await trainer({ init: { load: again, fromScratch: false, hfCheckpoint: join(again, "model") } });
     expect(await weights(third)).toEqual(await weights(one));
   });
@@ -165,7 +208,9 @@ describe("EmbeddedTrainer", () => {
     const rank = await trainer();
     const columns = randomColumns(config, 2, 10);
     columns.tokens_L[0] = 99;
-    await expect(rank.trainStep(op(), step(rankBatch(columns)))).rejects.toThrow(/sample 0 \(instance 0:0\) has token id 99, the vocabulary 11/);
+    await expect(rank.trainStep(op(), step(rankBatch(columns)))).rejects.toThrow(
+      /sample 0 \(instance 0:0\) has token id 99, the vocabulary 11/,
+    );
     await expect(rank.computeLogProbs(op(), { tag: "ref", batch: rankBatch(randomColumns(config, 2, 11)) })).rejects.toThrow(/--ref-load/);
     await expect(rank.load(op(), { directory: join(root, "nowhere") })).rejects.toSatisfy((error) => SlimeError.is(error, "file.missing"));
   });
@@ -183,10 +228,16 @@ describe("EmbeddedTrainer", () => {
 
 describe("StepLoss", () => {
   it.each<[string, Partial<LossConfig>]>([
-    ["grpo with dual clip, entropy and KL loss", { epsClipC: 3, entropyCoef: 0.02, useKlLoss: true, klLossCoef: 0.3, klLossType: "low_var_kl", useUnbiasedKl: true }],
+    [
+      "grpo with dual clip, entropy and KL loss",
+      { epsClipC: 3, entropyCoef: 0.02, useKlLoss: true, klLossCoef: 0.3, klLossType: "low_var_kl", useUnbiasedKl: true },
+    ],
     ["gspo", { advantageEstimator: "gspo" }],
     ["per token with TIS", { calculatePerTokenLoss: true, useTis: true }],
-    ["reinforce++ with KL in the reward, whitened", { advantageEstimator: "reinforce_plus_plus", klCoef: 0.1, normalizeAdvantages: true, gamma: 0.9 }],
+    [
+      "reinforce++ with KL in the reward, whitened",
+      { advantageEstimator: "reinforce_plus_plus", klCoef: 0.1, normalizeAdvantages: true, gamma: 0.9 },
+    ],
   ])("%s: gradients are the finite differences of the loss", async (_, overrides) => {
     const columns = randomColumns(config, 5, 13);
     const tokens = columns.lossMask_T.length;
@@ -194,7 +245,11 @@ describe("StepLoss", () => {
     const request = step(rankBatch(columns), { oldLogProbs: { values_T: wave(1) }, refLogProbs: { values_T: wave(2) } });
     const rows = Int32Array.of(0, 1, 2, 3, 4);
     const evaluate = async (logProbs_T: Float32Array, entropy_T: Float32Array) => {
-      const loss = await StepLoss.begin(request, { ...defaultLoss, ...overrides }, soloCollective, { key: "k", step: 1, signal: new AbortController().signal });
+      const loss = await StepLoss.begin(request, { ...defaultLoss, ...overrides }, soloCollective, {
+        key: "k",
+        step: 1,
+        signal: new AbortController().signal,
+      });
       return { gradients: loss.gradients(rows, { logProbs_T, entropy_T }), value: loss.sums.get("loss") ?? Number.NaN };
     };
     const [logProbs, entropy] = [wave(0), wave(3)];
@@ -202,9 +257,11 @@ describe("StepLoss", () => {
     const h = 2 ** -10;
     const shifted = (values: Float32Array, t: number, by: number) => values.map((v, i) => (i === t ? v + by : v));
     for (let t = 0; t < tokens; t++) {
-      const numeric = ((await evaluate(shifted(logProbs, t, h), entropy)).value - (await evaluate(shifted(logProbs, t, -h), entropy)).value) / (2 * h);
+      const numeric =
+        ((await evaluate(shifted(logProbs, t, h), entropy)).value - (await evaluate(shifted(logProbs, t, -h), entropy)).value) / (2 * h);
       expect(gradients.dLogProbs_T[t]).toBeCloseTo(numeric, 3);
-      const numericEntropy = ((await evaluate(logProbs, shifted(entropy, t, h))).value - (await evaluate(logProbs, shifted(entropy, t, -h))).value) / (2 * h);
+      const numericEntropy =
+        ((await evaluate(logProbs, shifted(entropy, t, h))).value - (await evaluate(logProbs, shifted(entropy, t, -h))).value) / (2 * h);
       expect(gradients.dEntropy_T[t]).toBeCloseTo(numericEntropy, 3);
     }
   });

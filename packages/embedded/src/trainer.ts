@@ -1,4 +1,17 @@
-import type { Collective, ExportedWeights, ModelTag, Op, RankBatch, SaveRequest, TokenValues, TrainerInfo, TrainerInit, TrainerRank, TrainStepRequest, TrainStepResult } from "@slime/backend";
+import type {
+  Collective,
+  ExportedWeights,
+  ModelTag,
+  Op,
+  RankBatch,
+  SaveRequest,
+  TokenValues,
+  TrainerInfo,
+  TrainerInit,
+  TrainerRank,
+  TrainStepRequest,
+  TrainStepResult,
+} from "@slime/backend";
 import { type Clock, deadline, invariant, SlimeError, systemClock } from "@slime/core";
 import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -16,7 +29,10 @@ import { initialWeights, type WeightSet } from "./weights.js";
 /** Exports kept on disk: the last one, and the one an engine may still be reading. */
 const exportsKept = 2;
 
-type Phase = { readonly kind: "new" } | { readonly kind: "ready"; readonly request: TrainerInit; readonly state: TrainerState } | { readonly kind: "closed" };
+type Phase =
+  | { readonly kind: "new" }
+  | { readonly kind: "ready"; readonly request: TrainerInit; readonly state: TrainerState }
+  | { readonly kind: "closed" };
 
 /**
  * One data-parallel rank of the embedded trainer, in the process of its actor.
@@ -81,7 +97,9 @@ export class EmbeddedTrainer implements TrainerRank {
       state.clearGradients();
       for (const rows of batch.microBatches) {
         await breathe(signal);
-        state.decoder.accumulate(state.actor, packSamples(batch.columns, rows), init.loss.temperature, state.grads, (values) => loss.gradients(rows, values));
+        state.decoder.accumulate(state.actor, packSamples(batch.columns, rows), init.loss.temperature, state.grads, (values) =>
+          loss.gradients(rows, values),
+        );
       }
       const { sums, gradNorm } = await this.#reduce(state, loss, `${op.opId}/gradients`, step, signal);
       const { lr, lrWarmupSteps, clipGrad } = init.optimizer;
@@ -108,8 +126,16 @@ export class EmbeddedTrainer implements TrainerRank {
       if (loss.sums.has(name) || name === "loss") sums[name] = view[state.count + i] ?? Number.NaN;
     });
     const gradNorm = Math.sqrt(gradientSquares(state));
-    for (const [what, value] of [["loss", sums["loss"] ?? Number.NaN], ["gradient norm", gradNorm]] as const) {
-      if (!Number.isFinite(value)) throw new SlimeError("trainer.numeric", `the ${what} of step ${step} is ${value}; the step was not applied. Look at this step's rewards and log-probs, or lower --lr`, { what, step });
+    for (const [what, value] of [
+      ["loss", sums["loss"] ?? Number.NaN],
+      ["gradient norm", gradNorm],
+    ] as const) {
+      if (!Number.isFinite(value))
+        throw new SlimeError(
+          "trainer.numeric",
+          `the ${what} of step ${step} is ${value}; the step was not applied. Look at this step's rewards and log-probs, or lower --lr`,
+          { what, step },
+        );
     }
     return { sums, gradNorm };
   }
@@ -126,7 +152,13 @@ export class EmbeddedTrainer implements TrainerRank {
       await writeFileAtomic(path, new Uint8Array(actor.view().buffer, actor.base, bytes));
       this.#exports = [...this.#exports.filter((other) => other !== path), path];
       for (const old of this.#exports.splice(0, this.#exports.length - exportsKept)) await rm(old, { force: true });
-      return { kind: "shared-memory", path, bytes, checksum, tensors: actor.layout.tensors.map(({ name, shape, offset }) => ({ name, shape, offset: offset * 4 })) };
+      return {
+        kind: "shared-memory",
+        path,
+        bytes,
+        checksum,
+        tensors: actor.layout.tensors.map(({ name, shape, offset }) => ({ name, shape, offset: offset * 4 })),
+      };
     });
   }
 
@@ -185,15 +217,30 @@ export class EmbeddedTrainer implements TrainerRank {
 
   #info(state: TrainerState): TrainerInfo {
     const { rank, size } = this.#collective;
-    return { rank, worldSize: size, dataParallelRank: rank, dataParallelSize: size, pipelineRank: 0, pipelineSize: 1, step: state.step, parameters: state.count };
+    return {
+      rank,
+      worldSize: size,
+      dataParallelRank: rank,
+      dataParallelSize: size,
+      pipelineRank: 0,
+      pipelineSize: 1,
+      step: state.step,
+      parameters: state.count,
+    };
   }
 }
 
 function weightsOf(state: TrainerState, tag: ModelTag): WeightSet {
   if (tag === "actor") return state.actor;
-  if (tag !== "ref") throw new SlimeError("unsupported", `the embedded trainer holds no ${tag} weights: it has actor and ref`, { what: `log-probs of ${tag}`, why: "the embedded trainer has actor and ref" });
+  if (tag !== "ref")
+    throw new SlimeError("unsupported", `the embedded trainer holds no ${tag} weights: it has actor and ref`, {
+      what: `log-probs of ${tag}`,
+      why: "the embedded trainer has actor and ref",
+    });
   if (state.ref !== null) return state.ref;
-  throw new SlimeError("config.invalid", "log-probs of the reference were asked for, but none is loaded: give --ref-load", { issues: ["--ref-load: a reference is needed for KL"] });
+  throw new SlimeError("config.invalid", "log-probs of the reference were asked for, but none is loaded: give --ref-load", {
+    issues: ["--ref-load: a reference is needed for KL"],
+  });
 }
 
 /** Σ of squares over the tensors; the gradients lie in one run, whose length is a multiple of 4. */

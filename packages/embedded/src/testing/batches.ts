@@ -8,11 +8,35 @@ import { type ModelConfig, modelConfigJson } from "../model-config.js";
 
 /** GRPO with upstream's defaults. */
 export const defaultLoss: LossConfig = {
-  advantageEstimator: "grpo", epsClip: 0.2, epsClipHigh: 0.28, epsClipC: null, klCoef: 0, useKlLoss: false, klLossCoef: 0, klLossType: "k1", useUnbiasedKl: false,
-  entropyCoef: 0, calculatePerTokenLoss: false, normalizeAdvantages: false, useRolloutLogprobs: false, useTis: false, tisClip: 2, tisClipLow: 0, gamma: 1, temperature: 1,
+  advantageEstimator: "grpo",
+  epsClip: 0.2,
+  epsClipHigh: 0.28,
+  epsClipC: null,
+  klCoef: 0,
+  useKlLoss: false,
+  klLossCoef: 0,
+  klLossType: "k1",
+  useUnbiasedKl: false,
+  entropyCoef: 0,
+  calculatePerTokenLoss: false,
+  normalizeAdvantages: false,
+  useRolloutLogprobs: false,
+  useTis: false,
+  tisClip: 2,
+  tisClipLow: 0,
+  gamma: 1,
+  temperature: 1,
 };
 
-export const defaultOptimizer: OptimizerConfig = { lr: 1e-3, lrWarmupSteps: 0, weightDecay: 0, adamBeta1: 0.9, adamBeta2: 0.95, adamEps: 1e-8, clipGrad: 1 };
+export const defaultOptimizer: OptimizerConfig = {
+  lr: 1e-3,
+  lrWarmupSteps: 0,
+  weightDecay: 0,
+  adamBeta1: 0.9,
+  adamBeta2: 0.95,
+  adamEps: 1e-8,
+  clipGrad: 1,
+};
 
 /** `rows` samples of random tokens, prompts and responses of 1 to 5 tokens, two samples a prompt. */
 export function randomColumns(config: ModelConfig, rows: number, seed: number): SampleColumns {
@@ -22,9 +46,24 @@ export function randomColumns(config: ModelConfig, rows: number, seed: number): 
     Array.from({ length: rows }, (_, index) => {
       const responseTokens = tokens();
       return {
-        groupIndex: index >> 1, index, instanceId: `0:${index >> 1}`, rolloutId: index, prompt: "p", promptTokens: tokens(), responseTokens, response: "r",
-        responseLogProbs: responseTokens.map(() => -2 - random.unit()), lossMask: null, weightSpans: [{ version: 1, from: 0, to: responseTokens.length, mixed: false }],
-        label: null, reward: random.unit(), status: "completed" as const, failure: null, removeSample: false, metadata: {}, nonGenerationS: 0,
+        groupIndex: index >> 1,
+        index,
+        instanceId: `0:${index >> 1}`,
+        rolloutId: index,
+        prompt: "p",
+        promptTokens: tokens(),
+        responseTokens,
+        response: "r",
+        responseLogProbs: responseTokens.map(() => -2 - random.unit()),
+        lossMask: null,
+        weightSpans: [{ version: 1, from: 0, to: responseTokens.length, mixed: false }],
+        label: null,
+        reward: random.unit(),
+        status: "completed" as const,
+        failure: null,
+        removeSample: false,
+        metadata: {},
+        nonGenerationS: 0,
       };
     }),
     null,
@@ -32,15 +71,22 @@ export function randomColumns(config: ModelConfig, rows: number, seed: number): 
 }
 
 /** A rank's batch over the columns, advantages given or random, in micro-batches of `microBatchSize` rows. */
-export function rankBatch(columns: SampleColumns, options: { readonly rolloutId?: number; readonly microBatchSize?: number; readonly advantages_N?: Float32Array } = {}): RankBatch {
+export function rankBatch(
+  columns: SampleColumns,
+  options: { readonly rolloutId?: number; readonly microBatchSize?: number; readonly advantages_N?: Float32Array } = {},
+): RankBatch {
   const size = options.microBatchSize ?? columns.rows;
   const random = seededRandom(columns.rows);
   return {
     rolloutId: options.rolloutId ?? 0,
     columns,
     advantages_N: options.advantages_N ?? Float32Array.from({ length: columns.rows }, () => random.unit() * 2 - 1),
-    rolloutMaskSums_N: Float32Array.from(rolloutMaskSums([...columns.rolloutIds_N], maskSums(columns.lossMask_T, columns.responseLengths_N))),
-    microBatches: Array.from({ length: Math.ceil(columns.rows / size) }, (_, b) => Int32Array.from({ length: Math.min(size, columns.rows - b * size) }, (_, i) => b * size + i)),
+    rolloutMaskSums_N: Float32Array.from(
+      rolloutMaskSums([...columns.rolloutIds_N], maskSums(columns.lossMask_T, columns.responseLengths_N)),
+    ),
+    microBatches: Array.from({ length: Math.ceil(columns.rows / size) }, (_, b) =>
+      Int32Array.from({ length: Math.min(size, columns.rows - b * size) }, (_, i) => b * size + i),
+    ),
   };
 }
 

@@ -8,7 +8,12 @@ const at = (values: ArrayLike<number>, i: number): number => values[i] ?? Number
  * The decoder written plainly, in double precision, token by token from Hugging Face's own tensors: slow, and the judge of the kernels.
  * Shares nothing with them but the names of tensors. Returns log-probability and entropy of each wanted position.
  */
-export function referenceLogProbs(config: ModelConfig, parameters: ArrayLike<number>, packed: PackedSequences, temperature: number): { readonly logProbs_T: number[]; readonly entropy_T: number[] } {
+export function referenceLogProbs(
+  config: ModelConfig,
+  parameters: ArrayLike<number>,
+  packed: PackedSequences,
+  temperature: number,
+): { readonly logProbs_T: number[]; readonly entropy_T: number[] } {
   const tensors = new Map(parameterLayout(config).tensors.map((tensor) => [tensor.name, tensor]));
   const find = (name: string): TensorSlot => {
     const slot = tensors.get(name);
@@ -33,24 +38,33 @@ export function referenceLogProbs(config: ModelConfig, parameters: ArrayLike<num
       return v * Math.cos(angle) + other * Math.sin(angle);
     });
   };
-  const headsOf = (x: readonly number[]): number[][] => Array.from({ length: x.length / config.headDim }, (_, h) => x.slice(h * config.headDim, (h + 1) * config.headDim));
+  const headsOf = (x: readonly number[]): number[][] =>
+    Array.from({ length: x.length / config.headDim }, (_, h) => x.slice(h * config.headDim, (h + 1) * config.headDim));
   const add = (a: readonly number[], b: readonly number[]): number[] => a.map((v, i) => v + at(b, i));
 
   const hidden: number[][] = [];
   for (let s = 0; s + 1 < packed.bounds.length; s++) {
-    let xs = Array.from(packed.tokens_L.slice(packed.bounds[s], packed.bounds[s + 1]), (token) => vectorRow(parameters, find("model.embed_tokens.weight"), token));
+    let xs = Array.from(packed.tokens_L.slice(packed.bounds[s], packed.bounds[s + 1]), (token) =>
+      vectorRow(parameters, find("model.embed_tokens.weight"), token),
+    );
     for (let layer = 0; layer < config.layers; layer++) {
       const p = `model.layers.${layer}`;
       const normed = xs.map((x) => norm(x, vector(`${p}.input_layernorm.weight`)));
       const project = (name: string, normName: string) =>
-        normed.map((x, position) => headsOf(times(`${p}.self_attn.${name}.weight`, x)).map((h) => rotate(config.qkNorm ? norm(h, vector(`${p}.self_attn.${normName}.weight`)) : h, position)));
+        normed.map((x, position) =>
+          headsOf(times(`${p}.self_attn.${name}.weight`, x)).map((h) =>
+            rotate(config.qkNorm ? norm(h, vector(`${p}.self_attn.${normName}.weight`)) : h, position),
+          ),
+        );
       const queries = project("q_proj", "q_norm");
       const keys = project("k_proj", "k_norm");
       const values = normed.map((x) => headsOf(times(`${p}.self_attn.v_proj.weight`, x)));
       xs = xs.map((x, i) => {
         const mixed = (queries[i] ?? []).flatMap((q, h) => {
           const kv = Math.floor(h / (config.heads / config.kvHeads));
-          const scores = keys.slice(0, i + 1).map((k) => q.reduce((sum, v, c) => sum + v * at(k[kv] ?? [], c), 0) / Math.sqrt(config.headDim));
+          const scores = keys
+            .slice(0, i + 1)
+            .map((k) => q.reduce((sum, v, c) => sum + v * at(k[kv] ?? [], c), 0) / Math.sqrt(config.headDim));
           const weights = softmax(scores);
           return q.map((_, c) => weights.reduce((sum, w, j) => sum + w * at(values[j]?.[kv] ?? [], c), 0));
         });

@@ -43,5 +43,10 @@ export function randomPacked(config: ModelConfig, lengths: readonly number[], se
     for (let i = from; i + 1 < from + length; i++) rows.push(i);
     bounds.push(from + length);
   }
-  return { tokens_L, bounds: Int32Array.from(bounds), rows: Int32Array.from(rows), targets: Int32Array.from(rows, (row) => tokens_L[row + 1] ?? 0) };
+  return {
+    tokens_L,
+    bounds: Int32Array.from(bounds),
+    rows: Int32Array.from(rows),
+    targets: Int32Array.from(rows, (row) => tokens_L[row + 1] ?? 0),
+  };
 }
