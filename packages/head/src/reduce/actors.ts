@@ -142,7 +142,9 @@ function start(turn: Turn, actor: ActorRecord, place: { readonly nodeId: string;
 export function sayStart(turn: Turn, actor: ActorRecord): void {
   if (actor.place === null) return;
   const { nodeId, gpuIndices, bundle } = actor.place;
-  const spec: ActorSpec = bundle === null ? actor.spec : { ...actor.spec, bundleIndex: bundle };
+  // The job's variables reach its actors wherever they run; an actor's own win.
+  const env = { ...turn.state.jobs.get(actor.spec.jobId)?.spec.env, ...actor.spec.env };
+  const spec: ActorSpec = { ...actor.spec, env, ...(bundle === null ? {} : { bundleIndex: bundle }) };
   turn.send(nodeId, { $case: "startActor", value: { spec, incarnation: actor.incarnation, gpuIndices: [...gpuIndices] } });
 }
 
