@@ -182,7 +182,8 @@ export class ObjectStore {
     const dir = join(this.dir, freeDir, String(sizeClass(size)));
     const waiting = names(join(this.dir, freeDir)).reduce((sum, each) => sum + Number(each) * names(join(this.dir, freeDir, each)).length, 0);
     if (waiting + sizeClass(size) > this.#recycleBytesMax) return remove(taken);
-    const fd = openSync(taken, "r+");
+    const fd = openIfThere(taken, "r+");
+    if (fd === undefined) return; // its job ended meanwhile, and took it along
     try {
       const header = Buffer.alloc(headerBytes);
       readSync(fd, header, 0, headerBytes, 0);
@@ -221,12 +222,9 @@ export class ObjectStore {
   }
 
   #open(object: ObjectDescriptor): number {
-    try {
-      return openSync(this.#pathOf(object), "r");
-    } catch (error) {
-      if (errnoOf(error) === "ENOENT") throw lost(object.objectId, `it was freed, or job ${object.jobId} ended`, error);
-      throw error;
-    }
+    const fd = openIfThere(this.#pathOf(object), "r");
+    if (fd === undefined) throw lost(object.objectId, `it was freed, or job ${object.jobId} ended`);
+    return fd;
   }
 
   #pathOf(object: Pick<ObjectDescriptor, "objectId" | "jobId">): string {
@@ -251,6 +249,15 @@ function ownDirectory(dir: string): void {
   if (uid === process.getuid?.() && (mode & 0o077) === 0) return;
   const issue = `${dir} belongs to another user or is open to others: remove it, or choose another directory with SLIME_STORE_DIR`;
   throw new SlimeError("config.invalid", issue, { issues: [issue] });
+}
+
+function openIfThere(path: string, flags: string): number | undefined {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 function tryRename(from: string, to: string): boolean {
