@@ -26,17 +26,14 @@ export function unbornView(actor: { readonly actorId: string; readonly jobId: st
   return { ...actor, state: "DEPENDENCIES_UNREADY", incarnation: 0, restarts: 0, socket: null, nodeId: null, pid: null, waiting: [], death: null, creationFailure: null };
 }
 
-const rank: { readonly [S in ActorState]: number } = { DEPENDENCIES_UNREADY: 0, PENDING_CREATION: 1, ALIVE: 2, RESTARTING: 3, DEAD: 4 };
-
 /**
- * Which of two reports holds. Reports may arrive twice or late (a reconnect repeats them).
- * V1: DEAD is final. V2: the higher incarnation wins; within one, states only move forward.
+ * Which of two reports of the head holds. It says them in order, but a reconnect repeats the newest.
+ * V1: DEAD is final. V2: a report of an earlier life changes nothing. (Within a life the last word counts: one that is being
+ * started is RESTARTING under its own number before it is ALIVE.)
  */
 export function newerView(known: ActorView, heard: ActorView): ActorView {
   if (known.state === "DEAD") return known;
-  if (heard.state === "DEAD" || heard.incarnation > known.incarnation) return heard;
-  if (heard.incarnation < known.incarnation) return known;
-  return rank[heard.state] >= rank[known.state] ? heard : known;
+  return heard.state === "DEAD" || heard.incarnation >= known.incarnation ? heard : known;
 }
 
 /** "WORKER_DIED: killed by SIGKILL (pid 4711 on node_…), out of memory; last lines: …" */

@@ -8,7 +8,7 @@ import { measure, snapshot } from "./values.js";
 const view = (change: Partial<ActorView>): ActorView => ({ ...unbornView({ actorId: "actor_0000000000000001", jobId: "job_0000000000000001", className: "C", name: "" }), ...change });
 
 describe("views", () => {
-  it("V1, V2: DEAD is final, incarnations and states only move forward, in whatever order reports arrive", () => {
+  it("V1, V2: DEAD is final and an earlier life says nothing, in whatever order reports arrive", () => {
     const report = fc.record({ state: fc.constantFrom("PENDING_CREATION" as const, "ALIVE" as const, "RESTARTING" as const, "DEAD" as const), incarnation: fc.integer({ min: 0, max: 4 }) });
     fc.assert(
       fc.property(fc.array(report, { maxLength: 20 }), (reports) => {

@@ -81,7 +81,8 @@ export function createRuntime(parts: RuntimeParts): Runtime {
   function adopt(view: ActorView, defaults: CallDefaults, created: Promise<unknown> = Promise.resolve()): object {
     const known = channels.get(view.actorId);
     if (known !== undefined) {
-      known.channel.heard(view);
+      // A handle that came over a wire may be older than what the head has said since.
+      if (view.incarnation > known.channel.view().incarnation) known.channel.heard(view);
       return known.handle;
     }
     const channel = actorChannel(view, {

@@ -125,7 +125,7 @@ describe("the link to the head", () => {
     expect(await welcome).toMatchObject({ code: "peer.incompatible" });
     await head.clock.run(10_000);
     expect(head.streams).toHaveLength(1);
-    await expect(head.client.nodes()).rejects.toMatchObject({ code: "head.unavailable" });
+    await expect(head.client.nodes()).rejects.toMatchObject({ code: "peer.incompatible" });
   });
 
   it("an interactive job says goodbye with its exit code; a job's own driver does not", async () => {

@@ -55,7 +55,7 @@ export function controlClient(parts: ControlClientParts): ControlClient {
   let epoch = 0;
   let jobId = parts.hello.jobId ?? "";
   let clusterId = parts.hello.clusterId;
-  let state: { kind: "down"; timer: Timer | null } | { kind: "greeting"; link: ControlLink; silent: Timer } | { kind: "up"; link: ControlLink } | { kind: "closed" } = { kind: "down", timer: null };
+  let state: { kind: "down"; timer: Timer | null } | { kind: "greeting"; link: ControlLink; silent: Timer } | { kind: "up"; link: ControlLink } | { kind: "closed"; error: SlimeError } = { kind: "down", timer: null };
   let attempt = 1;
   let lastReason = "not connected yet";
   let turn: ClientUp[] = [];
@@ -136,13 +136,13 @@ export function controlClient(parts: ControlClientParts): ControlClient {
     log.debug("control.up", { address: dialer.address, epoch, jobId });
   };
 
-  /** Another protocol or cluster: no later try can help. */
+  /** Another protocol or cluster, a job that is over: no later try can help. */
   const refused = (error: SlimeError) => {
     if (state.kind === "greeting") {
       state.silent.cancel();
       state.link.end();
     }
-    state = { kind: "closed" };
+    state = { kind: "closed", error };
     dialer.close();
     for (const hear of welcomed.splice(0)) hear(error);
     for (const waiting of [...outstanding.values()]) waiting.failed(error);
@@ -184,7 +184,7 @@ export function controlClient(parts: ControlClientParts): ControlClient {
   };
 
   const ask = (request: Request, options?: WaitOptions): Promise<Reply> => {
-    if (state.kind === "closed") return Promise.reject(new SlimeError("head.unavailable", "this process has closed its link to the head", { address: dialer.address }));
+    if (state.kind === "closed") return Promise.reject(state.error);
     if (outstanding.size >= runtimeLimits.controlRequestsMax) return Promise.reject(new SlimeError("wire.limit", `${outstanding.size} requests wait for the head`, { what: "requests to the head", value: outstanding.size, max: runtimeLimits.controlRequestsMax }));
     return within(options, (done, failed) => {
       const id = nextId++;
@@ -246,9 +246,10 @@ export function controlClient(parts: ControlClientParts): ControlClient {
         flush();
         state.link.end();
       }
-      state = { kind: "closed" };
+      const error = new SlimeError("head.unavailable", "this process has closed its link to the head", { address: dialer.address });
+      state = { kind: "closed", error };
       dialer.close();
-      for (const waiting of [...outstanding.values()]) waiting.failed(new SlimeError("head.unavailable", "this process closed its link to the head", { address: dialer.address }));
+      for (const waiting of [...outstanding.values()]) waiting.failed(error);
       outstanding.clear();
     },
   };

@@ -71,6 +71,8 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
   const start = async (cell: Cell) => {
     const { spec } = cell;
     const incarnation = cell.view.incarnation + 1;
+    // As the head says it: a life that is being started has its own number before it is ALIVE.
+    tell(cell, { incarnation });
     const socket = `${spec.actorId}-${incarnation}`;
     const hello: Hello = { clusterId, who: { kind: "actor", id: spec.actorId, incarnation, pid: incarnation } };
     const runtime = runtimeOf(hello);
@@ -107,9 +109,9 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
       });
       if (cell.view.state === "DEAD") return void (await actor.shutdown("killed"));
       cell.life = { actor, runtime, socket };
-      tell(cell, { state: "ALIVE", incarnation, socket, nodeId, pid: incarnation, waiting: [] });
+      tell(cell, { state: "ALIVE", socket, nodeId, pid: incarnation, waiting: [] });
     } catch (error) {
-      tell(cell, { state: "DEAD", incarnation, socket: null, creationFailure: SlimeError.is(error, "actor.creation") ? error : creationError(hostSpec, error) });
+      tell(cell, { state: "DEAD", socket: null, creationFailure: SlimeError.is(error, "actor.creation") ? error : creationError(hostSpec, error) });
     }
   };
 
