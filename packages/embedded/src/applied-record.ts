@@ -8,6 +8,7 @@ export interface AppliedStep {
   readonly instances: readonly (readonly [instanceId: string, samples: number])[];
 }
 
+/** The record of one step: rows are counted by instance, in the order they came. */
 export function appliedStep(step: number, rolloutId: number, columns: SampleColumns): AppliedStep {
   const counts = new Map<string, number>();
   for (const id of columns.instanceIds_N) counts.set(id, (counts.get(id) ?? 0) + 1);

@@ -45,6 +45,7 @@ export interface ParameterLayout {
   readonly qkvDim: number;
 }
 
+/** The layout of a shape: equal shapes have equal layouts, so offsets can cross processes. */
 export function parameterLayout(config: ModelConfig): ParameterLayout {
   const tensors: TensorSlot[] = [];
   let at = 0;
