@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { systemClock, systemRandom, type Logger } from "@slime/core";
 import { startNode, type HostCommands, type NodeOver } from "@slime/node";
 import { detectPlatform, runDaemon } from "@slime/platform";
@@ -25,7 +25,7 @@ export async function joinCommand(flags: Readonly<Record<string, unknown>>, env:
         {
           headAddress: options.address,
           nodesDir,
-          stateDir: options.stateDir ?? null,
+          stateDir: options.stateDir === undefined ? null : resolve(options.stateDir),
           address: options.nodeIp,
           name: options.name,
           labels,

@@ -1,5 +1,5 @@
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { SlimeError } from "@slime/core";
 import { checkHeadAddress, refuseBeyondLoopback } from "@slime/node";
 import { z } from "zod";
@@ -38,7 +38,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /** Where nodes of this machine keep their state. */
 export function nodesDirOf(env: Env): string {
-  return join(env["SLIME_HOME"] || join(homedir(), ".slime"), "nodes");
+  return resolve(env["SLIME_HOME"] || join(homedir(), ".slime"), "nodes");
 }
 
 /** flag > environment > default. @throws SlimeError `config.invalid` with all issues at once, `usage`, `address.refused`. */

@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { Metadata } from "@grpc/grpc-js";
 import { SlimeError, sleep, systemClock } from "@slime/core";
 import { checkHeadAddress, controlClient, endDeadNode, findLocal, localNodes, type LocalNode } from "@slime/node";
@@ -21,7 +22,7 @@ export async function stopCommand(wanted: readonly string[], flags: StopFlags, e
   const platform = detectPlatform(env);
   const graceMs = Number(flags.grace) * 1_000;
   if (!(graceMs >= 0)) throw new SlimeError("usage", `--grace: ${JSON.stringify(flags.grace)} is no number of seconds`, { issues: ["--grace"] });
-  const here = (await localNodes(nodesDirOf(env), flags.stateDir === undefined ? [] : [flags.stateDir], platform)).filter(({ record }) => flags.address === undefined || record.headAddress === flags.address);
+  const here = (await localNodes(nodesDirOf(env), flags.stateDir === undefined ? [] : [resolve(flags.stateDir)], platform)).filter(({ record }) => flags.address === undefined || record.headAddress === flags.address);
   const remote: string[] = [];
   const chosen = wanted.length === 0 ? unnamed(here, flags) : wanted.flatMap((name) => local(here, name, flags, remote));
   if (chosen.length === 0 && remote.length === 0) return write("no node of this machine is in a cluster; nothing to stop\n");
@@ -30,7 +31,7 @@ export async function stopCommand(wanted: readonly string[], flags: StopFlags, e
 }
 
 function unnamed(here: readonly LocalNode[], flags: StopFlags): readonly LocalNode[] {
-  if (here.length <= 1 || flags.all === true || flags.stateDir !== undefined) return flags.stateDir === undefined ? here : here.filter(({ path }) => path === flags.stateDir);
+  if (here.length <= 1 || flags.all === true || flags.stateDir !== undefined) return flags.stateDir === undefined ? here : here.filter(({ path }) => path === resolve(flags.stateDir ?? ""));
   const list = here.map(({ record }) => `  ${record.nodeId}  of ${record.headAddress}`).join("\n");
   throw new SlimeError("usage", `${here.length} nodes run on this machine: name one, or give --all\n${list}`, { issues: ["name a node or give --all"] });
 }

@@ -45,7 +45,7 @@ export async function endDeadNode(node: LocalNode, tools: { readonly platform: P
   const site = await enterSite(socketDir, nodeId, platform.processes);
   await rm(join(socketDir, nodeSocketName(nodeId)), { force: true });
   await portLeases(site.portsDir, nodeId, { random: systemRandom, keep: () => false }); // opening them drops an earlier life's
-  if (await site.leave()) new ObjectStore({ dir: env["SLIME_STORE_DIR"] || storeDirOf(clusterId, platform.sharedMemoryRoot) }).destroy();
+  if (await site.leave()) new ObjectStore({ dir: storeDirOf(clusterId, platform.sharedMemoryRoot, env["SLIME_STORE_DIR"]) }).destroy();
   await rm(join(node.path, "processes"), { recursive: true, force: true });
   await saveNodeRecord(node.path, { ...node.record, left: true });
   await lock.release();

@@ -77,7 +77,7 @@ export function effectRunner(tools: EffectTools): EffectRunner {
     if (spec === undefined) return;
     try {
       await keeper.assign(processId, assignmentOf(start), StartActor.encode(start).finish());
-      await tools.hosts.call(processId, "host.assign", hostSpec(start, gpusOf(tools, start), jobEnv(tools, spec.jobId)), nodeLimits.hostCallMsMax);
+      await tools.hosts.call(processId, "host.assign", hostSpec(start, gpusOf(tools, start)), nodeLimits.hostCallMsMax);
     } catch (error) {
       // A host that lost its connection registers again and is told again; any other refusal is final.
       if (SlimeError.is(error, "actor.unavailable") || SlimeError.is(error, "wire.broken") || SlimeError.is(error, "call.cancelled")) return;
@@ -154,16 +154,11 @@ function gpusOf(tools: EffectTools, start: StartActor): readonly GpuDevice[] {
   return start.gpuIndices.flatMap((index) => tools.gpus.find((gpu) => gpu.index === index) ?? []);
 }
 
-/** A job's variables, where its driver runs here; elsewhere the head has put them into the actor's own. */
-function jobEnv(tools: EffectTools, jobId: string): Readonly<Record<string, string>> {
-  return tools.state().jobs.get(jobId)?.start.spec?.env ?? {};
-}
-
 function hostOrder(tools: EffectTools, effect: Extract<NodeEffect, { kind: "launch_host" }>): Omit<LaunchOrder, "onStarted"> {
   const { processId, language, start } = effect;
   const spec = start?.spec;
   const host = tools.commands(language, { interpreter: spec?.python ?? "", module: spec?.module ?? "" });
-  const own = start === null || spec === undefined ? {} : actorEnvironment(spec, start.incarnation, jobEnv(tools, spec.jobId), gpusOf(tools, start));
+  const own = start === null || spec === undefined ? {} : actorEnvironment(spec, start.incarnation, gpusOf(tools, start));
   // The node's marks last: nobody overrides them.
   const base = processEnvironment(tools.environment(), processId);
   const marks = Object.fromEntries(Object.entries(base).filter(([name]) => name.startsWith("SLIME_")));
@@ -194,7 +189,7 @@ function driverOrder(tools: EffectTools, effect: Extract<NodeEffect, { kind: "la
 }
 
 /** The actor as its host is told of it. */
-function hostSpec(start: StartActor, gpus: readonly GpuDevice[], env: Readonly<Record<string, string>>): ActorSpec {
+function hostSpec(start: StartActor, gpus: readonly GpuDevice[]): ActorSpec {
   const spec = start.spec;
   if (spec === undefined) throw new SlimeError("process.start", "an actor without a specification", { what: "actor" });
   const unit = 10_000;
@@ -209,7 +204,7 @@ function hostSpec(start: StartActor, gpus: readonly GpuDevice[], env: Readonly<R
     concurrency: Math.max(1, spec.concurrency),
     concurrencyGroups: spec.concurrencyGroups,
     pendingCallsMax: spec.pendingCallsMax || 10_000,
-    env: actorEnvironment(spec, start.incarnation, env, gpus),
+    env: actorEnvironment(spec, start.incarnation, gpus),
     cwd: spec.cwd || null,
     resources: Object.fromEntries(Object.entries(spec.resources).map(([name, units]) => [name, units / unit])),
     gpus: gpus.map(({ index, uuid }) => ({ index, uuid })),

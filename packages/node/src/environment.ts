@@ -54,10 +54,9 @@ function marksOf(node: NodeEnvironment): Env {
   };
 }
 
-/** What an actor adds to its process: job's variables, then its own, then its ids and GPUs, which nobody overrides. */
-export function actorEnvironment(spec: PlannedActor, incarnation: number, jobEnv: Env, gpus: readonly GpuDevice[]): Env {
+/** What an actor adds to its process: its variables (the head has put its job's beneath them), then its ids and GPUs, which nobody overrides. */
+export function actorEnvironment(spec: PlannedActor, incarnation: number, gpus: readonly GpuDevice[]): Env {
   return {
-    ...jobEnv,
     ...spec.env,
     ...gpuEnvironment(spec.gpuVisibility, gpus),
     [hostEnvironment.jobId]: spec.jobId,

@@ -30,8 +30,8 @@ export async function clusterAt(address: string, timeoutMs: number, clock: Clock
   try {
     await waitForReady(client, timeoutMs, clock);
     const response = await new Promise<GetStatusResponse>((resolve, reject) => client.getStatus({}, (error, value) => (error === null ? resolve(value) : reject(error))));
-    const status = JSON.parse(response.statusJson.toString("utf8")) as { readonly clusterId?: unknown };
-    return typeof status.clusterId === "string" ? status.clusterId : null;
+    const status = JSON.parse(response.statusJson.toString("utf8")) as { readonly cluster_id?: unknown };
+    return typeof status.cluster_id === "string" ? status.cluster_id : null;
   } catch {
     return null;
   } finally {

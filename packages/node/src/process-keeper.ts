@@ -9,6 +9,7 @@ import {
   exitWatcher,
   killMarked,
   killTree,
+  lastLines,
   launch,
   linkLogs,
   privateDirectory,
@@ -18,6 +19,7 @@ import {
   type Assignment,
   type ExitStatus,
   type HowItDied,
+  type LogFiles,
   type OwnershipRecord,
   type Platform,
 } from "@slime/platform";
@@ -110,6 +112,7 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
     const left = await killMarked(markOf(processId), { processes, clock, graceMs: kind === "driver" ? 1_000 : 0 });
     if (left.length > 0) log.error("process.unkillable", { processId, pids: left });
     const how = await describeDeath({ status, stderr: logs.stderr, oomKills: { before: entry.oomBefore, after: platform.oomKills() }, killedByUs: entry.killedByUs });
+    if (entry.record.assignment === null) await dropEmptyLogs(logs);
     kept.delete(processId);
     log.info("process.ended", { processId, pid: entry.record.identity.pid, exitCode: how.exitCode, signal: how.signal });
     options.onEnded(entry.record, how);
@@ -210,6 +213,11 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
       watcher[Symbol.dispose]();
     },
   };
+}
+
+/** A host that never was anybody's leaves files only when it said something. */
+async function dropEmptyLogs(logs: LogFiles): Promise<void> {
+  for (const path of [logs.stdout, logs.stderr]) if ((await lastLines(path, 1)).length === 0) await rm(path, { force: true });
 }
 
 async function readRecord(dir: string, log: Logger): Promise<Adopted | null> {

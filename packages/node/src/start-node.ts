@@ -44,7 +44,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   const bootId = await platform.processes.bootId();
   const resources = await nodeResources(options.declared, nodeId, platform, tools.smi);
   const socketDir = socketDirOf(clusterId, options.env["SLIME_SOCKET_DIR"]);
-  const storeDir = options.env["SLIME_STORE_DIR"] || storeDirOf(clusterId, platform.sharedMemoryRoot);
+  const storeDir = storeDirOf(clusterId, platform.sharedMemoryRoot, options.env["SLIME_STORE_DIR"]);
   const site = await enterSite(socketDir, nodeId, platform.processes);
   const store = new ObjectStore({ dir: storeDir });
   store.sweep({ isAlive: exists });

@@ -59,7 +59,7 @@ export async function scriptedHead(options: ScriptedHeadOptions): Promise<Script
       stream.on("error", () => open.delete(stream));
     },
     clientLink: (stream: { readonly end: () => void }) => stream.end(),
-    getStatus: (_call: unknown, reply: (error: null, value: object) => void) => reply(null, { statusJson: Buffer.from(JSON.stringify({ clusterId: options.clusterId })) }),
+    getStatus: (_call: unknown, reply: (error: null, value: object) => void) => reply(null, { statusJson: Buffer.from(JSON.stringify({ version: 1, cluster_id: options.clusterId })) }),
     stopNode: unimplemented,
     stopHead: unimplemented,
   });
