@@ -79,7 +79,7 @@ export interface TrainerInfo {
   readonly pipelineSize: number;
   /** Optimizer steps the loaded weights have seen; 0 from scratch. */
   readonly step: number;
-  /** The version of the weights it holds: 1 + pushes recorded in the loaded checkpoint, or 0. */
+  /** How many numbers train. */
   readonly parameters: number;
 }
 
