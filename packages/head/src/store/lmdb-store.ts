@@ -1,4 +1,4 @@
-import { mkdir, statfs } from "node:fs/promises";
+import { mkdir, open as openFile, statfs, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { open, type Database, type RootDatabase } from "lmdb";
 import { SlimeError } from "@slime/core";
@@ -34,6 +34,7 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
   const path = join(options.directory, "state.mdb");
   let root: RootDatabase<unknown, string> | null = null;
   const tables = new Map<TableName, Database<unknown, string>>();
+  let meta: StoreMeta | null = null;
   const need = (): RootDatabase<unknown, string> => {
     if (root === null) throw new SlimeError("state.locked", `${path} is not open`, { path, pid: process.pid });
     return root;
@@ -41,8 +42,8 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
   const store: StateStore = {
     async open(newClusterId) {
       await refuseNetworkFileSystem(options.directory, options.fileSystemOf ?? fileSystemOf);
+      await checkHeader(path);
       try {
-        await mkdir(options.directory, { recursive: true, mode: 0o700 });
         // overlappingSync off: a commit settles after its fsync, not before.
         root = open<unknown, string>({ path, noSubdir: true, encoding: "msgpack", overlappingSync: false, maxDbs: 16, ...(options.mapBytesMax === undefined ? {} : { mapSize: options.mapBytesMax }) });
         for (const name of tableNames) tables.set(name, root.openDB<unknown, string>({ name, encoding: "msgpack" }));
@@ -50,7 +51,7 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
         throw readFault(path, error);
       }
       const stored = readAll(path, root, tables);
-      const meta: StoreMeta = stored.meta === null ? { format: storeFormat, clusterId: newClusterId(), epoch: 1, headMs: 0 } : { ...stored.meta, epoch: stored.meta.epoch + 1 };
+      meta = stored.meta === null ? { format: storeFormat, clusterId: newClusterId(), epoch: 1, headMs: 0 } : { ...stored.meta, epoch: stored.meta.epoch + 1 };
       try {
         await need().put("meta", meta); // D2
       } catch (error) {
@@ -61,15 +62,16 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
     async commit(changes, headMs) {
       const database = need();
       try {
-        await database.transaction(() => {
-          for (const { table, id, after } of changes) {
-            const target = tables.get(table);
-            if (after === undefined) target?.remove(id);
-            else target?.put(id, after);
-          }
-          const meta = database.get("meta") as StoreMeta;
-          database.put("meta", { ...meta, headMs });
-        });
+        // Writes of one event-loop turn are one transaction: none of these awaits the other.
+        const writes: Promise<boolean>[] = [];
+        for (const { table, id, after } of changes) {
+          const target = tables.get(table);
+          if (target !== undefined) writes.push(after === undefined ? target.remove(id) : target.put(id, after));
+        }
+        if (meta === null) throw new SlimeError("state.locked", `${path} is not open`, { path, pid: process.pid });
+        meta = { ...meta, headMs };
+        writes.push(database.put("meta", meta));
+        for (const written of await Promise.allSettled(writes)) if (written.status === "rejected") throw written.reason;
       } catch (error) {
         throw writeFault(path, error);
       }
@@ -83,6 +85,33 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
   };
   return store;
 }
+
+/** LMDB trusts its file: one that is no LMDB file, or was cut short, would take the process down. So its two meta pages are looked at first. */
+async function checkHeader(path: string): Promise<void> {
+  const damaged = (where: string) => new SlimeError("state.damaged", `${path} is damaged (${where}): restore a copy of the file, or start anew with another --state-dir`, { path, where });
+  let file: FileHandle;
+  try {
+    file = await openFile(path, "r");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw readFault(path, error);
+  }
+  try {
+    const { size } = await file.stat();
+    if (size === 0) return;
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(256), 0, 256, 0);
+    // Page header of 24 bytes; then magic, version, address, map size, page size.
+    if (bytesRead < 256 || buffer.readUInt32LE(24) !== lmdbMagic) throw damaged("it does not begin as an LMDB file");
+    const pageBytes = buffer.readUInt32LE(48);
+    if (pageBytes < 512 || size < 2 * pageBytes || size % pageBytes !== 0) throw damaged(`${size} bytes are no whole pages of ${pageBytes}`);
+    const second = await file.read(Buffer.alloc(28), 0, 28, pageBytes);
+    if (second.buffer.readUInt32LE(24) !== lmdbMagic) throw damaged("its second meta page");
+  } finally {
+    await file.close();
+  }
+}
+
+const lmdbMagic = 0xbeefc0de;
 
 /** Walks every key and decodes every value: a damaged store is refused, never guessed at. */
 function readAll(path: string, root: RootDatabase<unknown, string>, tables: ReadonlyMap<TableName, Database<unknown, string>>): { readonly meta: StoreMeta | null; readonly records: StoredState["records"] } {
