@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ActorId, ClusterId, JobId, systemRandom } from "@slime/core";
-import { detectPlatform, type Platform } from "@slime/platform";
-import { until } from "@slime/platform/testing";
+import { ActorId, ClusterId, JobId, systemClock, systemRandom } from "@slime/core";
+import { detectPlatform, killMarked, type Platform } from "@slime/platform";
 import { connect, encodeValueFrame, type Peer } from "@slime/rpc";
 import type { ActorSpec, StartActor, StartJob } from "@slime/rpc/control";
 
@@ -20,7 +19,7 @@ export interface Daemon {
 
 /** Directories of one test's cluster on this machine, and daemons started in them by the real command. */
 export class Machine implements AsyncDisposable {
-  readonly clusterId = ClusterId.create(systemRandom);
+  readonly clusterId: string;
   readonly root = mkdtempSync(join(tmpdir(), "sl-"));
   readonly socketDir = join(this.root, "s");
   readonly storeDir = join(this.root, "store");
@@ -28,8 +27,9 @@ export class Machine implements AsyncDisposable {
   readonly env: NodeJS.ProcessEnv;
   readonly #daemons: Daemon[] = [];
 
-  constructor() {
-    this.env = { ...process.env, SLIME_HOME: this.root, SLIME_SOCKET_DIR: this.socketDir, SLIME_STORE_DIR: this.storeDir, NODE_OPTIONS: "" };
+  constructor(clusterId: string = ClusterId.create(systemRandom)) {
+    this.clusterId = clusterId;
+    this.env = { ...process.env, SLIME_HOME: this.root, SLIME_SOCKET_DIR: this.socketDir, SLIME_STORE_DIR: this.storeDir, NODE_OPTIONS: "", SLIME_TEST_MACHINE: this.clusterId };
   }
 
   run(...args: readonly string[]): Daemon {
@@ -53,8 +53,8 @@ export class Machine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const daemon of this.#daemons) daemon.process.kill("SIGKILL");
-    for (const pid of await this.processes()) process.kill(pid, "SIGKILL");
-    await until("an empty machine", async () => (await this.processes()).length === 0);
+    const mark = { name: "SLIME_TEST_MACHINE", value: this.clusterId };
+    await killMarked(mark, { processes: this.platform.processes, clock: systemClock, graceMs: 0 });
     rmSync(this.root, { recursive: true, force: true });
   }
 

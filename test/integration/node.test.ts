@@ -121,6 +121,19 @@ describe("a daemon", () => {
     expect([existsSync(machine.socketDir), existsSync(machine.storeDir)]).toEqual([false, false]);
   });
 
+  it("comes back by itself with --restart", async () => {
+    await using machine = new Machine();
+    await using head = await scriptedHead({ clusterId: machine.clusterId });
+    const parent = machine.join(head.address, "--restart");
+    const { nodeId, pid } = await hello(head);
+    const alive = await start(head, nodeId, actorStart());
+    process.kill(pid, "SIGKILL");
+    expect((await hello(head, 2)).actors).toMatchObject([{ pid: alive.pid }]);
+    parent.process.kill("SIGINT");
+    expect(await parent.exited, parent.output()).toBe(0);
+    expect(await machine.processes()).toEqual([]);
+  });
+
   it.runIf(hasPython)("runs Python actors alike, and shares the machine with other daemons", async () => {
     await using machine = new Machine();
     await using head = await scriptedHead({ clusterId: machine.clusterId });

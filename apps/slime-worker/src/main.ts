@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
-import { runCommand } from "@slime/platform";
+import { systemClock } from "@slime/core";
+import { runCommand, supervise } from "@slime/platform";
 import type { StopFlags } from "./stop-command.js";
 import { version } from "./version.js";
 
@@ -34,6 +35,7 @@ program
   .option("--pool-size <n>", "hosts kept ready for actors (default: 2)")
   .option("--wait <seconds>", "how long to wait for a head that does not answer yet (default: 15)")
   .option("--grace <seconds>", "what actors and drivers get to end at a stop (default: 10)")
+  .option("--restart", "start the daemon again when it was killed or crashed; what runs here goes on")
   .option("--log <format>", "text or json (default: text on a terminal)")
   .addHelpText(
     "after",
@@ -43,11 +45,14 @@ Examples:
   slime-worker join 127.0.0.1:6380 --num-gpus 4     # four virtual GPUs, for trying placements without any
   slime-worker join 127.0.0.1:6380 --labels zone=a  # several nodes may share a machine: run it again
 
-A daemon that was killed is replaced by running the same command again: actors and jobs that ran under it go on
-(they wait 60 s for it), their processes unchanged.
+A daemon that was killed is replaced by running the same command again, or by itself with --restart: actors and jobs
+that ran under it go on (they wait 60 s for it), their processes unchanged.
 ${environment}`,
   )
-  .action(async (address: string | undefined, flags: Record<string, unknown>) => (await import("./join-command.js")).joinCommand({ ...flags, address }, process.env));
+  .action(async (address: string | undefined, { restart, ...flags }: Record<string, unknown>) => {
+    if (restart === true) process.exitCode = await superviseJoin();
+    else await (await import("./join-command.js")).joinCommand({ ...flags, address }, process.env);
+  });
 
 program
   .command("stop")
@@ -66,5 +71,13 @@ program
   .option("--state-dir <dir>", "also the node that was joined with this --state-dir")
   .option("--json", "for machines")
   .action(async (flags: { json?: boolean; stateDir?: string }) => (await import("./status-command.js")).statusCommand(flags, process.env, write));
+
+/** The same command without --restart, again and again. */
+async function superviseJoin(): Promise<number> {
+  const [script = "", ...args] = process.argv.slice(1);
+  const { textLog } = await import("./text-log.js");
+  const command = [process.execPath, script, ...args.filter((arg) => arg !== "--restart")] as const;
+  return supervise({ command, clock: systemClock, log: textLog((line) => process.stderr.write(line)) });
+}
 
 await runCommand("slime-worker", () => program.parseAsync(), { exitCodeOf: (error) => (error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : null) });

@@ -8,6 +8,7 @@ const sentences: Readonly<Record<string, (fields: LogFields) => string>> = {
   "node.cluster_changed": (f) => `the head leads another cluster now (${f["is"]}): what ran here for ${f["was"]} is ended`,
   "head.lost": (f) => `lost the head at ${f["address"]} (${f["reason"]}): what runs here goes on, trying again`,
   "process.start_failed": (f) => `could not start a process: ${f["error"] instanceof Error ? f["error"].message : f["error"]}`,
+  "daemon.restarted": (f) => `the daemon ended (${f["signal"] ?? `exit code ${f["exitCode"]}`}): starting it again, time ${f["restarts"]} in ten minutes`,
   "node.stopping": (f) => `stopping (${f["reason"]}) …`,
   "node.stopped": () => "stopped; nothing is left running",
 };

@@ -16,3 +16,4 @@ export { isFree, portLeases, type PortLeases } from "./ports.js";
 export type { ProcessActivity, ProcessEntry, ProcessIdentity, ProcessMark, ProcessTable } from "./process-table.js";
 export { runCommand, type RunCommandOptions } from "./run-command.js";
 export { runDaemon, type DaemonContext, type RunDaemonOptions } from "./run-daemon.js";
+export { supervise, type SuperviseOptions } from "./supervise.js";

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { systemClock } from "@slime/core";
+import { silentLogger, systemClock } from "@slime/core";
 import { describe, expect, it } from "vitest";
 import { describeDeath, type ExitStatus } from "./exit-status.js";
 import { exitWatcher } from "./exit-watch.js";
@@ -11,6 +11,7 @@ import { exists, killMarked, killTree, signal } from "./kill-tree.js";
 import { launch, type Launched } from "./launch.js";
 import { acquireLock } from "./lock.js";
 import type { Platform } from "./platform.js";
+import { supervise } from "./supervise.js";
 import { temporaryDirectory, testedPlatforms, until } from "./testing/index.js";
 
 const node = process.execPath;
@@ -153,5 +154,18 @@ describe.runIf(process.platform === "linux")("a zombie", () => {
     } finally {
       parent.kill("SIGKILL");
     }
+  });
+});
+
+describe("supervise", () => {
+  const options = { clock: systemClock, log: silentLogger, delayMs: 1, restartsMax: 2 };
+  it("starts again what was killed, and ends with what ends by itself", async () => {
+    await using root = await temporaryDirectory();
+    const once = join(root.path, "once");
+    const script = `test -e ${once} && exit 3; : > ${once}; kill -9 $$`;
+    expect(await supervise({ ...options, command: ["/bin/sh", "-c", script] })).toBe(3);
+  });
+  it("gives a crash loop up", async () => {
+    await expect(supervise({ ...options, command: ["/bin/sh", "-c", "exit 70"] })).rejects.toThrow(/ended 3 times/);
   });
 });
