@@ -38,12 +38,12 @@ const zeros = new Float32Array(packed.rows.length);
 /** Multiply-adds count two; every matrix is used three times (forward, and twice in the backward pass); attention: scores and values, causal half. */
 const matrices = layout.count - config.vocabSize * hidden;
 const attention = layers * config.heads * config.headDim * 2 * 2 * (sequence / 2) * 3;
-const stepFlops = tokens * (2 * 3 * matrices + attention);
+const stepFlops = passes * packed.tokens_L.length * (2 * 3 * matrices + attention);
 
 function step(): number {
   const began = performance.now();
   arena.kernels.fillZero(grads, layout.count);
-  decoder.accumulate(weights, packed, 1, grads, () => ({ dLogProbs_T: ones, dEntropy_T: zeros }));
+  for (let pass = 0; pass < passes; pass++) decoder.accumulate(weights, packed, 1, grads, () => ({ dLogProbs_T: ones, dEntropy_T: zeros }));
   arena.kernels.sumSquares(grads, layout.count);
   arena.kernels.adam(weights.base, grads, m, v, layout.count, 1, 1e-4, 0.9, 0.99, 1e-8, 0, 1, 1);
   weights.refresh();

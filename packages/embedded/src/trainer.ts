@@ -3,7 +3,7 @@ import type {
   ExportedWeights,
   ModelTag,
   Op,
-  RankBatch,
+  LogProbsRequest,
   SaveRequest,
   TokenValues,
   TrainerInfo,
@@ -21,7 +21,7 @@ import { checksumHex } from "./checksum.js";
 import { writeFileAtomic } from "./files.js";
 import { readModelConfig, readModelWeights } from "./hf-checkpoint.js";
 import { emptyTokenValues, spreadRows, StepLoss, summedMetrics } from "./micro-batch-loss.js";
-import { checkRows, packSamples } from "./packing.js";
+import { checkRows, packSamples, passesOf } from "./packing.js";
 import { RecordedOps } from "./recorded-ops.js";
 import { TrainerState } from "./trainer-state.js";
 import { initialWeights, type WeightSet } from "./weights.js";
@@ -37,7 +37,7 @@ type Phase =
 /**
  * One data-parallel rank of the embedded trainer, in the process of its actor.
  * T1: every rank computes the same update from the same sums, so weights stay equal bit for bit without being sent; T2: a step whose loss or
- * gradient is not finite is refused on every rank before it changes anything; T3: between micro-batches the event loop runs and an abort is seen.
+ * gradient is not finite is refused on every rank before it changes anything; T3: between passes (micro-batches or parts of them) the event loop runs and an abort is seen.
  */
 export class EmbeddedTrainer implements TrainerRank {
   readonly #collective: Collective;
@@ -71,15 +71,15 @@ export class EmbeddedTrainer implements TrainerRank {
   }
 
   /** @throws `unsupported` for a tag this backend does not hold. */
-  computeLogProbs(op: Op, { tag, batch }: { readonly tag: ModelTag; readonly batch: RankBatch }): Promise<TokenValues | null> {
+  computeLogProbs(op: Op, { tag, batch, temperature }: LogProbsRequest): Promise<TokenValues | null> {
     return this.#run(op, `computeLogProbs of ${tag}`, async (signal) => {
       const { state, request } = this.#ready();
       const weights = weightsOf(state, tag);
       const out = emptyTokenValues(batch);
       checkRows(batch.columns, state.config);
-      for (const rows of batch.microBatches) {
+      for (const rows of batch.microBatches.flatMap((samples) => passesOf(batch.columns, samples, state.config))) {
         await breathe(signal);
-        const { logProbs_T } = state.decoder.logProbs(weights, packSamples(batch.columns, rows), request.loss.temperature);
+        const { logProbs_T } = state.decoder.logProbs(weights, packSamples(batch.columns, rows), temperature ?? request.loss.temperature);
         spreadRows(batch.columns, rows, logProbs_T, out.values_T);
       }
       return out;
@@ -95,7 +95,7 @@ export class EmbeddedTrainer implements TrainerRank {
       const step = state.step + 1;
       const loss = await StepLoss.begin(request, init.loss, this.#collective, { key: `${op.opId}/advantages`, step, signal });
       state.clearGradients();
-      for (const rows of batch.microBatches) {
+      for (const rows of batch.microBatches.flatMap((samples) => passesOf(batch.columns, samples, state.config))) {
         await breathe(signal);
         state.decoder.accumulate(state.actor, packSamples(batch.columns, rows), init.loss.temperature, state.grads, (values) =>
           loss.gradients(rows, values),
