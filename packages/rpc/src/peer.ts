@@ -1,9 +1,10 @@
 import { silentLogger, SlimeError, systemClock, type Clock, type Logger, type Timer } from "@slime/core";
-import { DeadlineWatch } from "./deadline-watch.js";
 import { messageType, readMessage, writeBare, writeCall, writeCancel, writeFailure, writeGoodbye, writeHello, writeResult, writeSend, type CallHead, type MessageSink } from "./envelope.js";
 import { fromFailure, toFailure, type Failure } from "./failure.js";
 import { FrameAssembler } from "./frame-assembler.js";
 import { headerBytesOf, protocolVersion, readPrefix } from "./frame.js";
+import { Heartbeat } from "./heartbeat.js";
+import { IncomingCalls } from "./incoming-calls.js";
 import { Incoming } from "./incoming.js";
 import { wireLimits, type FrameLimits } from "./limits.js";
 import { limit } from "./msgpack-reader.js";
@@ -39,8 +40,8 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   #remoteEpoch = 0;
   #flushing = false;
   #lastCallId = 0;
-  #lastHeardMs: number;
-  #timer: Timer | undefined;
+  #helloTimer: Timer | undefined;
+  #heartbeat: Heartbeat | undefined;
   readonly #wire: Wire;
   readonly #options: PeerOptions;
   readonly #accept: ((hello: Hello) => void) | undefined;
@@ -52,8 +53,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   readonly #outbox: Outbox;
   readonly #frames: FrameAssembler;
   readonly #pending: PendingCalls;
-  readonly #incoming = new Map<number, Incoming>();
-  readonly #incomingWatch: DeadlineWatch;
+  readonly #incoming: IncomingCalls;
   readonly #endOfTurn: (flush: () => void) => void;
   readonly #flush = () => {
     this.#flushing = false;
@@ -76,8 +76,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     this.#outbox = new Outbox({ wire, limits: this.#limits, bytesMax: options.outgoingBytesMax ?? 64 * 1024 * 1024, epoch: options.epoch ?? (() => 0), hooks: options.hooks });
     this.#frames = new FrameAssembler(this.#limits, (buffer, start, total, owned) => this.#frame(buffer, start, total, owned));
     this.#pending = new PendingCalls({ clock: this.#clock, peer: wire.name, cancel: (callId) => this.#post((out) => writeCancel(out, callId)) });
-    this.#incomingWatch = new DeadlineWatch(this.#clock, (nowMs) => this.#sweepIncoming(nowMs));
-    this.#lastHeardMs = this.#clock.nowMs();
+    this.#incoming = new IncomingCalls(this.#clock);
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -86,7 +85,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   /** Connects to the wire; `greet` for the side that speaks first. */
   begin(greet: boolean): void {
     const helloTimeoutMs = this.#options.helloTimeoutMs ?? 5_000;
-    this.#timer = this.#clock.after(helloTimeoutMs, () => this.#end({ kind: "broken", reason: `no hello within ${helloTimeoutMs} ms` }));
+    this.#helloTimer = this.#clock.after(helloTimeoutMs, () => this.#end({ kind: "broken", reason: `no hello within ${helloTimeoutMs} ms` }));
     this.#wire.start(this);
     if (greet) this.#post((out) => writeHello(out, this.#options.hello));
   }
@@ -153,7 +152,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   }
 
   onData(chunk: Buffer): void {
-    this.#lastHeardMs = this.#clock.nowMs();
+    this.#heartbeat?.heard();
     if (this.#phase.kind === "ended") return;
     try {
       this.#frames.push(chunk);
@@ -182,10 +181,14 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     }
     this.#remote = hello;
     this.#phase = { kind: "open" };
-    this.#timer?.cancel();
+    this.#helloTimer?.cancel();
     if (this.#accept !== undefined) this.#post((out) => writeHello(out, ours));
     const heartbeat = this.#options.heartbeat === undefined ? { pingMs: 5_000, silenceMsMax: 15_000 } : this.#options.heartbeat;
-    if (heartbeat !== null) this.#beat(heartbeat.pingMs, heartbeat.silenceMsMax);
+    if (heartbeat !== null) {
+      const ping = () => this.#post((out) => writeBare(out, messageType.ping));
+      const hung = (silentMs: number) => this.#end({ kind: "broken", reason: `silent for ${Math.round(silentMs)} ms` });
+      this.#heartbeat = new Heartbeat({ ...heartbeat, clock: this.#clock, ping, hung });
+    }
     phase.opened(this);
   }
 
@@ -202,8 +205,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
       return this.#fail(callId, method, error);
     }
     if (!isPromise(result)) return this.#reply(call, result);
-    this.#incoming.set(callId, call);
-    if (call.deadlineAtMs !== Infinity) this.#incomingWatch.watch(call.deadlineAtMs);
+    this.#incoming.add(call);
     result.then(
       (value) => this.#finish(call, value, undefined, true),
       (error: unknown) => this.#finish(call, undefined, error, false),
@@ -234,8 +236,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   }
 
   onCancel(callId: number): void {
-    const call = this.#incoming.get(callId);
-    call?.abort(new SlimeError("call.cancelled", `${call.method} was cancelled by its caller`, { what: call.method }));
+    this.#incoming.cancel(callId);
   }
 
   onPing(): void {
@@ -275,7 +276,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   }
 
   #finish(call: Incoming, value: unknown, error: unknown, fine: boolean): void {
-    this.#incoming.delete(call.callId);
+    this.#incoming.remove(call);
     if (this.#phase.kind === "ended") return;
     if (!call.aborted) {
       if (fine) this.#reply(call, value);
@@ -322,28 +323,6 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     return true;
   }
 
-  #beat(pingMs: number, silenceMsMax: number): void {
-    const dueMs = this.#clock.nowMs() + pingMs;
-    this.#timer = this.#clock.after(pingMs, () => {
-      const nowMs = this.#clock.nowMs();
-      // A late timer means that this process was held up; what the other side said meanwhile has not been read yet.
-      if (nowMs - dueMs > pingMs) this.#lastHeardMs = Math.max(this.#lastHeardMs, nowMs - pingMs);
-      const silentMs = nowMs - this.#lastHeardMs;
-      if (silentMs >= silenceMsMax) return this.#end({ kind: "broken", reason: `silent for ${Math.round(silentMs)} ms` });
-      if (silentMs >= pingMs) this.#post((out) => writeBare(out, messageType.ping));
-      this.#beat(pingMs, silenceMsMax);
-    });
-  }
-
-  #sweepIncoming(nowMs: number): number {
-    let next = Infinity;
-    for (const call of this.#incoming.values()) {
-      if (call.deadlineAtMs > nowMs) next = Math.min(next, call.deadlineAtMs);
-      else if (!call.aborted) call.abort(new SlimeError("call.deadline", `${call.method} did not finish within ${call.deadlineMs} ms`, { what: call.method, timeoutMs: call.deadlineMs ?? 0 }));
-    }
-    return next;
-  }
-
   #isIdle(): boolean {
     return this.#pending.size === 0 && this.#incoming.size === 0;
   }
@@ -372,14 +351,13 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     if (phase.kind === "ended") return;
     if (reason.kind === "closed") this.#outbox.flush();
     this.#phase = { kind: "ended", reason };
-    this.#timer?.cancel();
-    this.#incomingWatch.stop();
+    this.#helloTimer?.cancel();
+    this.#heartbeat?.stop();
     if (reason.kind === "closed") this.#wire.end();
     else this.#wire.destroy();
     if (phase.kind === "greeting") phase.refused(new SlimeError("wire.broken", `${this.#wire.name}: ${reason.reason}`, { peer: this.#wire.name, reason: reason.reason }));
     if (phase.kind === "draining") phase.idle();
-    for (const call of this.#incoming.values()) call.abort(new SlimeError("call.cancelled", `${call.method}: its caller's connection ended: ${reason.reason}`, { what: call.method }));
-    this.#incoming.clear();
+    this.#incoming.abortAll(reason.reason);
     this.#pending.breakAll(reason.reason);
     this.#resolveClosed(reason);
   }

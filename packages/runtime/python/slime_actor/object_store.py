@@ -45,6 +45,7 @@ class ObjectStore:
         size = sum(memoryview(part).nbytes for part in parts)
         object_id = f"obj_{secrets.token_hex(8)}"
         job_dir = self.dir / _checked(job_id)
+        self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         job_dir.mkdir(mode=0o700, exist_ok=True)
         draft = job_dir / f".w-{os.getpid()}-{object_id}"
         segment = size_class(size + HEADER_BYTES)
