@@ -101,17 +101,17 @@ class Rank:
             rows.append([(tokens[at - 1] % VOCABULARY, tokens[at] % VOCABULARY) for at in range(end - length, end)])
         return rows
 
-    def forward(self, rows: list[list[tuple[int, int]]], weights: list[float]) -> list[list[tuple[float, float, list[float]]]]:
+    def forward(self, rows: list[list[tuple[int, int]]], weights: list[float], temperature: float) -> list[list[tuple[float, float, list[float]]]]:
         """Stage 0 sends its activations and returns nothing; stage 1 returns (log-prob, h, softmax) of each token."""
         flat = [pair for row in rows for pair in row]
         if self.stage == 0:
             self.links.send(self.across, [weights[previous] for previous, _ in flat])
             return []
         hidden = iter(self.links.receive(self.across))
-        return [[self.token(next(hidden), target, weights) for _, target in row] for row in rows]
+        return [[self.token(next(hidden), target, weights, temperature) for _, target in row] for row in rows]
 
-    def token(self, hidden: float, target: int, bias: list[float]) -> tuple[float, float, list[float]]:
-        scale = 1.0 / self.options["loss"]["temperature"]
+    def token(self, hidden: float, target: int, bias: list[float], temperature: float) -> tuple[float, float, list[float]]:
+        scale = 1.0 / temperature
         logits = [scale * (hidden * SLOPE[t] + bias[t]) for t in range(VOCABULARY)]
         top = max(logits)
         exps = [math.exp(x - top) for x in logits]
@@ -151,13 +151,13 @@ class Rank:
 
     def computeLogProbs(self, request: dict[str, Any]) -> dict[str, Any] | None:
         weights = self.weights if request["tag"] == "actor" else self.reference
-        made = self.forward(self.pairs(request["batch"]), weights)
+        made = self.forward(self.pairs(request["batch"]), weights, request.get("temperature", self.options["loss"]["temperature"]))
         return None if self.stage == 0 else {"values_T": [token[0] for row in made for token in row]}
 
     def trainStep(self, request: dict[str, Any]) -> dict[str, Any]:
         batch, loss = request["batch"], self.options["loss"]
         rows = self.pairs(batch)
-        made = self.forward(rows, self.weights)
+        made = self.forward(rows, self.weights, loss["temperature"])
         grads, totals, tokens = [0.0] * VOCABULARY, [0.0, 0.0], sum(len(row) for row in rows)
         if self.stage == 0:
             back = iter(self.links.receive(self.across))

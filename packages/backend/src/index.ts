@@ -26,6 +26,7 @@ export type {
   ByRank,
   Collective,
   ExportedWeights,
+  LogProbsRequest,
   LossConfig,
   ModelTag,
   Op,

@@ -118,6 +118,13 @@ export interface ExportedWeights {
   readonly tensors: readonly { readonly name: string; readonly shape: readonly number[]; readonly offset: number }[];
 }
 
+export interface LogProbsRequest {
+  readonly tag: ModelTag;
+  readonly batch: RankBatch;
+  /** Logits are divided by this; default: the loss's. Servers give log-probs of input tokens at 1, so a canary asks at 1. */
+  readonly temperature?: number;
+}
+
 /** An operation's name for retries: a rank that sees an `opId` again answers with the recorded result (B2). */
 export interface Op {
   readonly opId: string;
@@ -132,7 +139,7 @@ export interface Op {
 export interface TrainerRank {
   init(op: Op, request: TrainerInit): Promise<TrainerInfo>;
   /** Null on a rank that has none to give (not the last pipeline stage). */
-  computeLogProbs(op: Op, request: { readonly tag: ModelTag; readonly batch: RankBatch }): Promise<TokenValues | null>;
+  computeLogProbs(op: Op, request: LogProbsRequest): Promise<TokenValues | null>;
   trainStep(op: Op, request: TrainStepRequest): Promise<TrainStepResult>;
   /** Null on a rank that has nothing to send. */
   exportWeights(op: Op, request: { readonly version: number; readonly directory: string }): Promise<ExportedWeights | null>;
@@ -154,10 +161,7 @@ export type PerRank<T> = { readonly kind: "same"; readonly request: T } | { read
 export interface Trainer {
   readonly worldSize: number;
   readonly init: (op: Op, request: PerRank<TrainerInit>) => Promise<ByRank<TrainerInfo>>;
-  readonly computeLogProbs: (
-    op: Op,
-    request: PerRank<{ readonly tag: ModelTag; readonly batch: RankBatch }>,
-  ) => Promise<ByRank<TokenValues | null>>;
+  readonly computeLogProbs: (op: Op, request: PerRank<LogProbsRequest>) => Promise<ByRank<TokenValues | null>>;
   readonly trainStep: (op: Op, request: PerRank<TrainStepRequest>) => Promise<ByRank<TrainStepResult>>;
   readonly exportWeights: (
     op: Op,

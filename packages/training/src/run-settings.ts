@@ -14,7 +14,7 @@ export interface RunSettings {
   readonly generation: GenerationSettings;
   readonly batch: BatchOptions;
   readonly pauseMode: PauseMode;
-  /** The canary is asked at this temperature. */
+  /** The canary is asked at this temperature: servers give log-probs of input tokens at 1, whatever they sample at. */
   readonly temperature: number;
   /** Largest lag that trains; null: measured only. */
   readonly staleness: { readonly lagMax: number; readonly policy: StalenessPolicy } | null;
@@ -45,7 +45,7 @@ export function runSettings(config: RunConfig, run: { readonly runId: string; re
     },
     batch: batchOptions(config),
     pauseMode: pauseMode(config),
-    temperature: config.rolloutTemperature,
+    temperature: 1,
     staleness: config.maxStaleness === null ? null : { lagMax: config.maxStaleness, policy: config.stalenessPolicy },
     // With one step per rollout the step's own log-probs, detached, are the old policy's.
     needOldLogProbs: (derived.stepsPerRollout > 1 || config.useTis || config.klCoef !== 0) && !config.useRolloutLogprobs,

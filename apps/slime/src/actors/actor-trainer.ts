@@ -101,10 +101,10 @@ export class ActorTrainer {
   }
 
   /** Log-probs of `tokens[1…]` under the current weights; null where this rank has none. */
-  async probe(op: OpHeader, request: { readonly tokens: readonly number[] }): Promise<TokenValues | null> {
+  async probe(op: OpHeader, request: { readonly tokens: readonly number[]; readonly temperature: number }): Promise<TokenValues | null> {
     const [first, ...rest] = request.tokens;
     invariant(first !== undefined && rest.length > 0, "a probe has at least two tokens");
-    return this.#rank().computeLogProbs(withSignal(op), { tag: "actor", batch: probeBatch(first, rest) });
+    return this.#rank().computeLogProbs(withSignal(op), { tag: "actor", batch: probeBatch(first, rest), temperature: request.temperature });
   }
 
   save(op: OpHeader, request: { readonly directory: string; readonly rolloutId: number }): Promise<{ readonly files: readonly string[] }> {

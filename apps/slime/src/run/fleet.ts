@@ -178,8 +178,7 @@ export class Fleet implements EngineFleet {
 
   async #introduce(url: string): Promise<void> {
     const router = await this.#routerPort();
-    await router.add(url);
-    await router.fence(url);
+    await router.add(url, { fenced: true });
   }
 
   /** The router of this life, over HTTP. */

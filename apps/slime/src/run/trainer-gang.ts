@@ -105,7 +105,7 @@ export function trainerGang(options: TrainerGangOptions): TrainerGang {
       return required(made.find((exported) => exported !== null) ?? undefined);
     },
     async probe(op, request) {
-      const made: readonly (TokenValues | null)[] = await running().all.probe.options(how(op))(plain(op), { tokens: request.tokens });
+      const made: readonly (TokenValues | null)[] = await running().all.probe.options(how(op))(plain(op), request);
       return required(made.find((values) => values !== null) ?? undefined).values_T;
     },
     async save(op, request) {

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Clock, type ErrorCode, type ErrorDetails, SlimeError, systemClock } from "@slime/core";
 import { gangOf } from "../gang.js";
-import type { ExportedWeights, Op, SaveRequest, TokenValues, Trainer, TrainerInfo, TrainerInit, TrainerRank, TrainStepRequest, TrainStepResult, ModelTag, RankBatch } from "../trainer.js";
+import type { ExportedWeights, Op, SaveRequest, TokenValues, Trainer, TrainerInfo, TrainerInit, TrainerRank, TrainStepRequest, TrainStepResult, LogProbsRequest } from "../trainer.js";
 
 /** What a rank does wrong, once, the next time it does `op`. `half`: with half of a push written. */
 export interface ScriptedFault {
@@ -74,7 +74,7 @@ export class ScriptedRank implements TrainerRank {
   sleep = (op: Op) => this.#call<void>("sleep", op, null);
   wake = (op: Op) => this.#call<void>("wake", op, null);
 
-  async computeLogProbs(op: Op, request: { readonly tag: ModelTag; readonly batch: RankBatch }): Promise<TokenValues | null> {
+  async computeLogProbs(op: Op, request: LogProbsRequest): Promise<TokenValues | null> {
     const made = await this.#call<{ readonly values_T: readonly number[] } | null>("computeLogProbs", op, request);
     return made === null ? null : { values_T: Float32Array.from(made.values_T) };
   }
