@@ -26,11 +26,10 @@ const weights = new WeightSet(arena, config);
 weights.set(initialWeights(config, 1));
 const [grads, m, v] = [arena.alloc(layout.count), arena.alloc(layout.count), arena.alloc(layout.count)];
 for (const at of [grads, m, v]) arena.kernels.fillZero(at, layout.count);
-const packed = randomPacked(
-  config,
-  Array.from({ length: tokens / sequence }, () => sequence),
-  2,
-);
+/** What the trainer cuts a micro-batch of this shape into. */
+const passTokens = Math.min(tokens, Math.max(256, Math.floor((1 << 17) / (4 * hidden))));
+const packed = randomPacked(config, Array<number>(Math.floor(passTokens / sequence)).fill(sequence), 2);
+const passes = Math.round(tokens / packed.tokens_L.length);
 const random = seededRandom(3);
 const ones = Float32Array.from(packed.rows, () => random.unit() - 0.5);
 const zeros = new Float32Array(packed.rows.length);
