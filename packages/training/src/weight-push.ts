@@ -3,10 +3,11 @@
  * export → (fence → pause → flush → receive → verify → continue → canary → open) per engine, engines side by side.
  * W1 an engine serves only while `open`; W2 it opens only at the version committed last; W3 an engine that fails a step never opens:
  * it is quarantined and restarted; W4 pushes and catch-ups happen one after the other; W5 the calls an engine gets follow the order
- * of its states, whatever happens to the others.
+ * of its states, whatever happens to the others; W6 a transfer that was given up has no say any more: what its engine answers late neither
+ * opens nor quarantines the engine that has taken its place.
  */
 import type { EnginePushState, ExportedWeights, PauseMode, PushReport, WeightSync } from "@slime/backend";
-import { causeChain, type Clock, deadline, invariant, type Logger, SlimeError } from "@slime/core";
+import { abortable, type Clock, causeChain, deadline, invariant, type Logger, SlimeError } from "@slime/core";
 import type { EngineFleet, EngineHandle, TrainerGang } from "./ports.js";
 
 export interface WeightPushParts {
@@ -37,6 +38,8 @@ const following: Readonly<Record<EnginePushState, readonly EnginePushState[]>> =
 interface Standing {
   readonly state: EnginePushState;
   readonly version: number;
+  /** The transfer that decides what becomes of this engine; an older one may still wait for an answer (W6). */
+  readonly transfer: symbol;
 }
 
 interface Expected {
@@ -66,60 +69,80 @@ export function weightPush(parts: WeightPushParts): WeightPush {
     return next;
   };
 
-  const enter = (url: string, state: EnginePushState, version: number) => {
-    const from = standings.get(url)?.state ?? "quarantined";
-    invariant(following[from].includes(state), `W5: engine ${url} went from ${from} to ${state}`);
-    standings.set(url, { state, version });
+  const enter = (url: string, state: EnginePushState, version: number, transfer: symbol) => {
+    const standing = standings.get(url);
+    if (standing?.transfer !== transfer)
+      throw new SlimeError("call.cancelled", `the transfer of version ${version} to ${url} was given up`, {
+        what: `push of ${version} to ${url}`,
+      });
+    invariant(following[standing.state].includes(state), `W5: engine ${url} went from ${standing.state} to ${state}`);
+    standings.set(url, { state, version, transfer });
+  };
+
+  /** Ends a transfer that failed, unless it has no say any more (W6), and with it its engine (W3). */
+  const quarantine = ({ url, id }: EngineHandle, version: number, transfer: symbol, reason: string) => {
+    if (standings.get(url)?.transfer !== transfer) return;
+    standings.set(url, { state: "quarantined", version, transfer: Symbol("none") });
+    parts.log.warn("push.quarantined", { engine: id, url, version, reason });
+    parts.fleet
+      .restart(id, reason)
+      .catch((failure: unknown) => parts.log.error("engine.restart.failed", { engine: id, reason: causeChain(failure).join(": ") }));
   };
 
   const exportAt = async (version: number, opId: string, timeoutMs: number): Promise<Expected> => {
     const weights = await parts.trainer.exportWeights({ opId: `${opId}/export`, timeoutMs }, { version });
-    const canary = parts.canaryTokens === null ? null : await parts.trainer.probe({ opId: `${opId}/probe`, timeoutMs }, { tokens: parts.canaryTokens, temperature: parts.temperature });
+    const canary =
+      parts.canaryTokens === null
+        ? null
+        : await parts.trainer.probe({ opId: `${opId}/probe`, timeoutMs }, { tokens: parts.canaryTokens, temperature: parts.temperature });
     return { weights, version, canary };
   };
 
-  const pushOne = async (handle: EngineHandle, expected: Expected): Promise<EngineResult> => {
+  const pushOne = async (handle: EngineHandle, expected: Expected, signal: AbortSignal): Promise<EngineResult> => {
     const { url } = handle;
+    const transfer = Symbol(url);
+    standings.set(url, { state: standings.get(url)?.state ?? "quarantined", version: standings.get(url)?.version ?? 0, transfer });
     try {
-      const transferMs = await transfer(parts, handle, expected, (state) => enter(url, state, expected.version));
+      // One engine that answers nothing must not hold the others' push.
+      const transferMs = await abortable(
+        transferTo(parts, handle, expected, (state) => enter(url, state, expected.version, transfer)),
+        signal,
+      );
       return { url, state: "open", reason: null, transferMs };
     } catch (error) {
       const reason = causeChain(error).join(": ");
-      standings.set(url, { state: "quarantined", version: expected.version });
-      parts.log.warn("push.quarantined", { engine: handle.id, url, version: expected.version, reason });
-      parts.fleet.restart(handle.id, reason).catch((failure: unknown) => parts.log.error("engine.restart.failed", { engine: handle.id, reason: causeChain(failure).join(": ") }));
+      quarantine(handle, expected.version, transfer, reason);
       return { url, state: "quarantined", reason, transferMs: 0 };
     }
   };
 
-  const pushAll = async (handles: readonly EngineHandle[], expected: Expected, exportMs: number, timeoutMs: number): Promise<PushReport> => {
+  const pushAll = async (
+    handles: readonly EngineHandle[],
+    expected: Expected,
+    exportMs: number,
+    timeoutMs: number,
+  ): Promise<PushReport> => {
     const from = parts.clock.nowMs();
     using limit = deadline(parts.clock, timeoutMs, `push of weight version ${expected.version}`);
-    const engines = await Promise.all(handles.map((handle) => within(limit.signal, pushOne(handle, expected), handle, expected.version)));
+    const engines = await Promise.all(handles.map((handle) => pushOne(handle, expected, limit.signal)));
     const transferMs = exportMs + Math.max(0, ...engines.map((engine) => engine.transferMs));
     const controlMs = Math.max(0, exportMs + parts.clock.nowMs() - from - transferMs);
     if (engines.every((engine) => engine.state !== "open")) {
       const names = engines.map((engine) => engine.url);
-      throw new SlimeError("weights.push", `weight version ${expected.version} reached no engine: ${engines.map((engine) => `${engine.url}: ${engine.reason ?? "?"}`).join("; ") || "none lives"}`, { version: expected.version, phase: "transfer", engines: names });
+      throw new SlimeError(
+        "weights.push",
+        `weight version ${expected.version} reached no engine: ${engines.map((engine) => `${engine.url}: ${engine.reason ?? "?"}`).join("; ") || "none lives"}`,
+        { version: expected.version, phase: "transfer", engines: names },
+      );
     }
-    return { version: expected.version, engines: engines.map(({ url, state, reason }) => ({ url, state, reason })), bytes: expected.weights.bytes, transferMs, controlMs };
+    return {
+      version: expected.version,
+      engines: engines.map(({ url, state, reason }) => ({ url, state, reason })),
+      bytes: expected.weights.bytes,
+      transferMs,
+      controlMs,
+    };
   };
-
-  /** One engine that answers nothing must not hold the others' push. */
-  const within = (signal: AbortSignal, work: Promise<EngineResult>, handle: EngineHandle, version: number): Promise<EngineResult> =>
-    new Promise((resolve) => {
-      const onAbort = () => {
-        const reason = causeChain(signal.reason).join(": ");
-        standings.set(handle.url, { state: "quarantined", version });
-        parts.fleet.restart(handle.id, reason).catch(() => {});
-        resolve({ url: handle.url, state: "quarantined", reason, transferMs: 0 });
-      };
-      signal.addEventListener("abort", onAbort, { once: true });
-      void work.then((result) => {
-        signal.removeEventListener("abort", onAbort);
-        resolve(result);
-      });
-    });
 
   return {
     push: ({ version, opId, timeoutMs }) =>
@@ -161,7 +184,12 @@ interface EngineResult {
 }
 
 /** All steps of one engine in their order; returns how long it received. */
-async function transfer(parts: WeightPushParts, { url, engine, id }: EngineHandle, expected: Expected, enter: (state: EnginePushState) => void): Promise<number> {
+async function transferTo(
+  parts: WeightPushParts,
+  { url, engine, id }: EngineHandle,
+  expected: Expected,
+  enter: (state: EnginePushState) => void,
+): Promise<number> {
   const { version, weights } = expected;
   await parts.fleet.fence.close(url);
   enter("fenced");
@@ -170,16 +198,21 @@ async function transfer(parts: WeightPushParts, { url, engine, id }: EngineHandl
   // Requests that the other modes hold cannot be flushed.
   if (parts.pauseMode === "abort") await engine.flush();
   const from = parts.clock.nowMs();
-  const source = weights.kind === "directory" ? { kind: weights.kind, path: weights.path } : { kind: weights.kind, path: weights.path, checksum: weights.checksum, bytes: weights.bytes };
+  const source =
+    weights.kind === "directory"
+      ? { kind: weights.kind, path: weights.path }
+      : { kind: weights.kind, path: weights.path, checksum: weights.checksum, bytes: weights.bytes };
   const receipt = await engine.updateWeights({ version, source });
   const transferMs = parts.clock.nowMs() - from;
   enter("received");
   if (receipt.version !== String(version)) throw mismatch(id, version, `it says it holds version ${receipt.version}`);
-  if (receipt.checksum !== null && receipt.checksum !== weights.checksum) throw mismatch(id, version, `its checksum is ${receipt.checksum}, the trainer's ${weights.checksum}`);
+  if (receipt.checksum !== null && receipt.checksum !== weights.checksum)
+    throw mismatch(id, version, `its checksum is ${receipt.checksum}, the trainer's ${weights.checksum}`);
   enter("verified");
   await engine.resume();
   enter("committed");
-  if (expected.canary !== null && parts.canaryTokens !== null) await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
+  if (expected.canary !== null && parts.canaryTokens !== null)
+    await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
   // Said first: an engine that was given up meanwhile must not be opened by a late answer.
   enter("open");
   await parts.fleet.fence.open(url, version);
@@ -187,7 +220,13 @@ async function transfer(parts: WeightPushParts, { url, engine, id }: EngineHandl
 }
 
 /** The engine's own log-probs of a fixed text against the trainer's: equal weights must give equal numbers. */
-async function checkCanary(parts: WeightPushParts, { engine, id }: EngineHandle, tokens: readonly number[], wanted: Float32Array, version: number): Promise<void> {
+async function checkCanary(
+  parts: WeightPushParts,
+  { engine, id }: EngineHandle,
+  tokens: readonly number[],
+  wanted: Float32Array,
+  version: number,
+): Promise<void> {
   const result = await engine.generate(
     {
       rid: `canary-${id}-${version}`,
@@ -206,5 +245,9 @@ async function checkCanary(parts: WeightPushParts, { engine, id }: EngineHandle,
 }
 
 function mismatch(engine: string, version: number, reason: string): SlimeError {
-  return new SlimeError("weights.mismatch", `engine ${engine} does not hold weight version ${version}: ${reason}`, { engine, version, reason });
+  return new SlimeError("weights.mismatch", `engine ${engine} does not hold weight version ${version}: ${reason}`, {
+    engine,
+    version,
+    reason,
+  });
 }
