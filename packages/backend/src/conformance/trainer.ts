@@ -195,7 +195,7 @@ export function batches(subject: Pick<TrainerSubject, "dataParallelSize" | "voca
 }
 
 /** Requests by rank: ranks of one data-parallel index, whatever their pipeline stage, get the same rows. */
-function each<T>(subject: TrainerSubject, of: (replica: number) => T): PerRank<T> {
+function each<T>(subject: Pick<TrainerSubject, "trainer" | "dataParallelSize">, of: (replica: number) => T): PerRank<T> {
   return { kind: "each", requests: Array.from({ length: subject.trainer.worldSize }, (_, rank) => of(rank % subject.dataParallelSize)) };
 }
 
@@ -203,7 +203,7 @@ function logProbs(subject: TrainerSubject, batch: readonly RankBatch[], tag: "ac
   return each(subject, (replica) => ({ tag, batch: batch[replica] as RankBatch }));
 }
 
-export function stepOf(subject: TrainerSubject, batch: readonly RankBatch[]): PerRank<TrainStepRequest> {
+export function stepOf(subject: Pick<TrainerSubject, "trainer" | "dataParallelSize">, batch: readonly RankBatch[]): PerRank<TrainStepRequest> {
   const globalBatchSize = batch.reduce((sum, one) => sum + one.columns.rows, 0);
   const globalTokens = batch.reduce((sum, one) => sum + one.columns.lossMask_T.length, 0);
   return each(subject, (replica) => ({ batch: batch[replica] as RankBatch, globalBatchSize, globalTokens, oldLogProbs: null, refLogProbs: null }));
