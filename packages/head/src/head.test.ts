@@ -13,7 +13,7 @@ let failWrites: (() => Promise<void>) | null;
 const random = seededRandom(1);
 
 async function startHead(): Promise<Head> {
-  return openHead({ store: memoryStore(disk, async () => failWrites?.()), clock, random, log: silentLogger, events: events.sink, where: { address: "127.0.0.1:6380", httpAddress: "127.0.0.1:8265", eventsEndpoint: "" } });
+  return openHead({ store: memoryStore(disk, async () => failWrites?.()), clock, random, log: silentLogger, events: events.sink });
 }
 /** The head is killed and another starts on its store; links break. */
 async function restartHead(): Promise<void> {

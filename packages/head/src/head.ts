@@ -35,8 +35,6 @@ export interface HeadDependencies {
   readonly random: Random;
   readonly log: Logger;
   readonly events: EventSink;
-  /** Where it listens, told to all who ask; known before the first hello. */
-  readonly where: Omit<HeadIdentity, "clusterId" | "epoch">;
   /** Time of each commit, in ms. */
   readonly onCommit?: (durationMs: number, inputs: number) => void;
   readonly onInput?: (kind: HeadInput["kind"]) => void;
@@ -54,6 +52,8 @@ export interface Head extends AsyncDisposable {
   readonly epoch: number;
   /** What is known, to be read, never changed. It may be a few milliseconds ahead of the disk. */
   readonly state: HeadState;
+  /** Says where the head listens, to be told to all who ask; called once it does. */
+  readonly announce: (where: Omit<HeadIdentity, "clusterId" | "epoch">) => void;
   /** The head's own time. */
   readonly nowMs: () => number;
   /** Why nothing can be changed any more; null while all is well. */
@@ -77,7 +77,7 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
   const startedMs = clock.nowMs();
   const times = (): Times => ({ nowMs: stored.meta.headMs + (clock.nowMs() - startedMs), wallMs: clock.wallMs() });
   const first = times();
-  const state = headState({ ...deps.where, clusterId: stored.meta.clusterId, epoch: stored.meta.epoch }, { startedAtMs: first.wallMs, graceUntilHeadMs: stored.meta.epoch === 1 ? 0 : first.nowMs + headLimits.restartGraceMs });
+  const state = headState({ address: "", httpAddress: "", eventsEndpoint: "", clusterId: stored.meta.clusterId, epoch: stored.meta.epoch }, { startedAtMs: first.wallMs, graceUntilHeadMs: stored.meta.epoch === 1 ? 0 : first.nowMs + headLimits.restartGraceMs });
 
   const nodeOutlets = new Map<string, Outlet<NodeDown>>();
   const clientOutlets = new Map<string, Outlet<ClientDown>>();
@@ -213,6 +213,7 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
     clusterId: state.clusterId,
     epoch: state.epoch,
     state,
+    announce: (where) => void Object.assign(state, where),
     nowMs: () => times().nowMs,
     readOnly: () => readOnly,
     openNode(outlet) {

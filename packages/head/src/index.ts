@@ -1,5 +1,10 @@
 export { openHead, type Ask, type ClientInlet, type Head, type HeadDependencies, type NodeInlet, type Outlet } from "./head.js";
 export { controlProtocol, headLimits } from "./limits.js";
+export { controlBytesMax, serveControl, type ControlServer, type ControlServerOptions } from "./grpc/control-server.js";
+export { managementApp, serveManagement, type ManagementOptions, type ManagementServer } from "./http/management-server.js";
+export { jobJson, statusJson, type ActorJson, type GroupJson, type JobJson, type NodeJson, type StatusJson } from "./http/state-json.js";
+export { packageStore, type PackageStore } from "./packages/package-store.js";
+export { headFile, startHead, type RunningHead, type StartHeadDependencies, type StartHeadOptions } from "./start-head.js";
 export { lmdbStore, type LmdbStoreOptions } from "./store/lmdb-store.js";
 export { memoryDisk, memoryStore, type MemoryDisk } from "./store/memory-store.js";
 export type { StateStore } from "./store/store.js";

@@ -48,9 +48,10 @@ export interface Waiter {
 export interface HeadState {
   readonly clusterId: string;
   readonly epoch: number;
-  readonly address: string;
-  readonly httpAddress: string;
-  readonly eventsEndpoint: string;
+  /** Where it listens: known once it does. */
+  address: string;
+  httpAddress: string;
+  eventsEndpoint: string;
   readonly startedAtMs: number;
   /** Nobody is LOST before this. */
   readonly graceUntilHeadMs: number;
