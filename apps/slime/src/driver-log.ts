@@ -1,4 +1,4 @@
-import { type Clock, type LogFields, type Logger } from "@slime/core";
+import type { Clock, LogFields, Logger } from "@slime/core";
 
 type Level = "debug" | "info" | "warn" | "error";
 const shownLevels: readonly Level[] = ["warn", "error"];
@@ -8,7 +8,14 @@ export function driverLog(clock: Clock, bound: LogFields = {}): Logger {
   const at =
     (level: Level) =>
     (event: string, fields: LogFields = {}) => {
-      if (shownLevels.includes(level)) process.stderr.write(`${JSON.stringify({ at: clock.wallMs(), level, event, ...bound, ...fields })}\n`);
+      if (shownLevels.includes(level))
+        process.stderr.write(`${JSON.stringify({ at: clock.wallMs(), level, event, ...bound, ...fields })}\n`);
     };
-  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error"), child: (fields) => driverLog(clock, { ...bound, ...fields }) };
+  return {
+    debug: at("debug"),
+    info: at("info"),
+    warn: at("warn"),
+    error: at("error"),
+    child: (fields) => driverLog(clock, { ...bound, ...fields }),
+  };
 }

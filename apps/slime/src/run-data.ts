@@ -1,4 +1,4 @@
-import { type DataSource, loadPromptCodec, loadPromptSet, openJsonlSource, type OpenedSource, type PromptCodec } from "@slime/data";
+import { type DataSource, loadPromptCodec, loadPromptSet, type OpenedSource, openJsonlSource, type PromptCodec } from "@slime/data";
 import type { RunConfig } from "@slime/rl-config";
 import { type DataSettings, dataSettings, evalDataSettings, evalSampling, type RunPorts } from "@slime/training";
 
@@ -24,7 +24,10 @@ export async function openRunData(config: RunConfig, signal?: AbortSignal): Prom
     const evalSets = await Promise.all(
       config.evalPromptData.map(async (set) => ({
         name: set.name,
-        prompts: await loadPromptSet(set.name, { ...jsonlOptions(evalDataSettings(config, set), codec, `--eval-prompt-data ${set.name}`), signal }),
+        prompts: await loadPromptSet(set.name, {
+          ...jsonlOptions(evalDataSettings(config, set), codec, `--eval-prompt-data ${set.name}`),
+          signal,
+        }),
         samplesPerPrompt: config.nSamplesPerEvalPrompt,
         sampling: evalSampling(config),
       })),
@@ -51,8 +54,19 @@ function openSource(settings: DataSettings, codec: PromptCodec | null, signal?: 
   return openJsonlSource({ ...jsonlOptions(settings, codec, "--prompt-data"), shuffle: settings.shuffle, seed: settings.seed, signal });
 }
 
-function jsonlOptions({ path, inputKey, labelKey, metadataKey, applyChatTemplate, promptTokensMax }: DataSettings, codec: PromptCodec | null, wanted: string) {
-  return { path, wanted, keys: { input: inputKey, label: labelKey, metadata: metadataKey, tools: null }, applyChatTemplate, codec, promptTokensMax };
+function jsonlOptions(
+  { path, inputKey, labelKey, metadataKey, applyChatTemplate, promptTokensMax }: DataSettings,
+  codec: PromptCodec | null,
+  wanted: string,
+) {
+  return {
+    path,
+    wanted,
+    keys: { input: inputKey, label: labelKey, metadata: metadataKey, tools: null },
+    applyChatTemplate,
+    codec,
+    promptTokensMax,
+  };
 }
 
 /** Taken from the source and put back: every attempt of a run sees the same text. */

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { type FlagGroup, flagGroups, flagListing, type Resolved, resolveConfig, type RunMode } from "@slime/rl-config";
+import { type FlagGroup, flagGroups, flagListing, type Resolved, type RunMode, resolveConfig } from "@slime/rl-config";
 import type { Command } from "commander";
 
 /** Reads a run's flags from a command line, the environment and `--config`. @throws `config.invalid`, everything at once. */
@@ -15,7 +15,12 @@ export function readRunFlags(mode: RunMode, argv: readonly string[]): Resolved {
 
 /** A command whose words after the name are the run's flags, read by our own parser: it knows them all and finds all mistakes at once. */
 export function runFlagsCommand(parent: Command, name: string, description: string): Command {
-  return parent.command(name).description(description).argument("[flags...]", "flags of the run; --config FILE.yaml holds the same names").allowUnknownOption().addHelpText("after", flagHelp());
+  return parent
+    .command(name)
+    .description(description)
+    .argument("[flags...]", "flags of the run; --config FILE.yaml holds the same names")
+    .allowUnknownOption()
+    .addHelpText("after", flagHelp());
 }
 
 const titles: Readonly<Record<FlagGroup, string>> = {

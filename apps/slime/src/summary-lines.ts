@@ -19,7 +19,9 @@ export function summaryLines(paths: RunPaths, summary: RunSummary): readonly str
     `  checkpoint    ${summary.checkpoint === null ? "none" : here(summary.checkpoint)} (model/ is a Hugging Face directory)`,
     `  metrics       ${here(paths.metrics)}    samples ${here(paths.samples)}    journal ${here(paths.journal)}`,
     `  next          slime audit ${root}   slime samples ${root} --step ${Math.max(0, summary.rollouts - 1)} --sort reward   slime runs`,
-    ...(summary.failedPrompts > 0 ? [`  note          ${summary.failedPrompts} prompts failed and were dropped: see ${basename(paths.ledger)}`] : []),
+    ...(summary.failedPrompts > 0
+      ? [`  note          ${summary.failedPrompts} prompts failed and were dropped: see ${basename(paths.ledger)}`]
+      : []),
   ];
 }
 

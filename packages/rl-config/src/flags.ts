@@ -20,6 +20,7 @@ import {
 
 const training = "packages/training";
 const rlConfig = "packages/rl-config";
+const app = "apps/slime";
 
 /** Every flag of `slime train` and `slime train-async`. Adding one: a row here, a reader, the golden file (README, checklist). */
 export const flags = [
@@ -27,7 +28,7 @@ export const flags = [
   choice("train-backend", ["embedded"], {
     group: "cluster",
     default: "embedded",
-    reader: rlConfig,
+    reader: app,
     help: "what trains and generates; embedded: both on the CPU",
   }),
   integer("actor-num-nodes", { group: "cluster", default: 1, min: 1, reader: rlConfig, help: "nodes that train" }),
@@ -52,7 +53,7 @@ export const flags = [
     min: 1,
     max: 256,
     origin: "own",
-    reader: rlConfig,
+    reader: app,
     help: "RolloutWorker processes that call the router and score answers",
   }),
   toggle("colocate", { group: "cluster", reader: rlConfig, help: "trainer and engines share GPUs (not built yet: refused)" }),
@@ -190,7 +191,7 @@ export const flags = [
   integerOrNone("eval-interval", { group: "eval", min: 1, reader: rlConfig, help: "evaluate after every N-th rollout" }),
   pairs("eval-prompt-data", { group: "eval", reader: rlConfig, help: "NAME PATH of an evaluation set; may be repeated" }),
   toggle("skip-eval-before-train", { group: "eval", reader: training, help: "no evaluation before the first rollout" }),
-  integer("n-samples-per-eval-prompt", { group: "eval", default: 1, min: 1, reader: training, help: "answers per evaluation prompt" }),
+  integer("n-samples-per-eval-prompt", { group: "eval", default: 1, min: 1, reader: app, help: "answers per evaluation prompt" }),
   numberOrNone("eval-temperature", { group: "eval", min: 0, reader: training, help: "0: greedy; default: --rollout-temperature" }),
   numberOrNone("eval-top-p", { group: "eval", above: 0, max: 1, reader: training, help: "default: --rollout-top-p" }),
   integerOrNone("eval-top-k", { group: "eval", min: -1, reader: training, help: "default: --rollout-top-k" }),
@@ -311,7 +312,7 @@ export const flags = [
   }),
 
   // run
-  textOrNone("run-dir", { group: "run", origin: "own", reader: training, help: "run directory; default: outputs/<run id>" }),
+  textOrNone("run-dir", { group: "run", origin: "own", reader: app, help: "run directory; default: outputs/<run id>" }),
   number("stall-timeout", {
     group: "run",
     default: 600,

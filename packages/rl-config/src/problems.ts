@@ -132,7 +132,8 @@ function algorithmProblems(config: RunConfig): string[] {
   }
   if (config.rmType === null && config.customRmPath === null)
     out.push("one of --rm-type and --custom-rm-path must say how answers are scored");
-  if (config.groupRm && config.customRmPath === null) out.push("--group-rm needs --custom-rm-path: built-in rewards score one answer at a time");
+  if (config.groupRm && config.customRmPath === null)
+    out.push("--group-rm needs --custom-rm-path: built-in rewards score one answer at a time");
   if (config.rmType !== null && config.customRmPath !== null) out.push("--rm-type and --custom-rm-path exclude each other");
   return out;
 }

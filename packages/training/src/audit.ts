@@ -9,7 +9,7 @@ import { SlimeError } from "@slime/core";
 import { describeEntry, type LedgerEntry, readLedger } from "@slime/data";
 import { decodeManifest, type Manifest } from "./manifest.js";
 import type { PromptSource, StoredCheckpoint } from "./ports.js";
-import { readCheckpoints, type RunPaths } from "./run-directory.js";
+import { type RunPaths, readCheckpoints } from "./run-directory.js";
 
 /** One optimizer step as a trainer rank wrote it: how many samples of each instance were in it. */
 export interface AppliedStep {
@@ -61,7 +61,11 @@ export function compareRecords(records: AuditRecords): readonly Finding[] {
     const entry = ledger.get(id);
     const rollouts = applied.get(id);
     if (entry === undefined) {
-      findings.push({ kind: "lost", instanceId: id, message: `${id} left the data source, but the ledger never heard of it${rollouts === undefined ? "" : "; the trainer applied it"}` });
+      findings.push({
+        kind: "lost",
+        instanceId: id,
+        message: `${id} left the data source, but the ledger never heard of it${rollouts === undefined ? "" : "; the trainer applied it"}`,
+      });
       continue;
     }
     const isConsumed = entry.phase === "consumed" && entry.rolloutId < trained;
@@ -69,12 +73,23 @@ export function compareRecords(records: AuditRecords): readonly Finding[] {
     else if (isConsumed && rollouts !== undefined) findings.push(...compareOne(id, entry.rolloutId, rollouts, samplesPerGroup));
     else if (!isConsumed && rollouts !== undefined) for (const rolloutId of rollouts.keys()) push(extra, rolloutId, id);
     else if (entry.phase !== "dropped" && !pending.has(id)) {
-      findings.push({ kind: "lost", instanceId: id, message: `${id} is ${describeEntry(entry)}, and the checkpoint does not hand it out again` });
+      findings.push({
+        kind: "lost",
+        instanceId: id,
+        message: `${id} is ${describeEntry(entry)}, and the checkpoint does not hand it out again`,
+      });
     }
   }
   for (const [id, rollouts] of applied) if (!issued.has(id)) for (const rolloutId of rollouts.keys()) push(extra, rolloutId, id);
   for (const [id, entry] of ledger) {
-    if (!issued.has(id) && entry.issuedBy < trained && entry.phase === "consumed" && entry.rolloutId < trained && applied.get(id) === undefined) push(unapplied, entry.rolloutId, id);
+    if (
+      !issued.has(id) &&
+      entry.issuedBy < trained &&
+      entry.phase === "consumed" &&
+      entry.rolloutId < trained &&
+      applied.get(id) === undefined
+    )
+      push(unapplied, entry.rolloutId, id);
   }
   findings.push(...pairUp(unapplied, extra, ledger, issued));
   return findings;
@@ -95,11 +110,35 @@ function appliedById(steps: readonly AppliedStep[]): ReadonlyMap<string, Readonl
 function compareOne(id: string, rolloutId: number, rollouts: ReadonlyMap<number, number>, samplesPerGroup: number): readonly Finding[] {
   const trainedIn = [...rollouts.keys()].sort((a, b) => a - b);
   const [first] = trainedIn;
-  if (trainedIn.length > 1) return [{ kind: "duplicate", instanceId: id, message: `${id} was trained ${trainedIn.length} times: in rollouts ${trainedIn.join(" and ")}` }];
-  if (first !== rolloutId) return [{ kind: "swapped", instanceId: id, message: `${id} was consumed by rollout ${rolloutId} says the ledger, by ${first} says the trainer` }];
+  if (trainedIn.length > 1)
+    return [
+      { kind: "duplicate", instanceId: id, message: `${id} was trained ${trainedIn.length} times: in rollouts ${trainedIn.join(" and ")}` },
+    ];
+  if (first !== rolloutId)
+    return [
+      {
+        kind: "swapped",
+        instanceId: id,
+        message: `${id} was consumed by rollout ${rolloutId} says the ledger, by ${first} says the trainer`,
+      },
+    ];
   const samples = rollouts.get(rolloutId) ?? 0;
-  if (samples > samplesPerGroup) return [{ kind: "duplicate", instanceId: id, message: `${id} was trained with ${samples} samples in rollout ${rolloutId}; a group has ${samplesPerGroup}` }];
-  if (samples < samplesPerGroup) return [{ kind: "incomplete", instanceId: id, message: `${id} was trained with ${samples} of ${samplesPerGroup} samples in rollout ${rolloutId}` }];
+  if (samples > samplesPerGroup)
+    return [
+      {
+        kind: "duplicate",
+        instanceId: id,
+        message: `${id} was trained with ${samples} samples in rollout ${rolloutId}; a group has ${samplesPerGroup}`,
+      },
+    ];
+  if (samples < samplesPerGroup)
+    return [
+      {
+        kind: "incomplete",
+        instanceId: id,
+        message: `${id} was trained with ${samples} of ${samplesPerGroup} samples in rollout ${rolloutId}`,
+      },
+    ];
   return [];
 }
 
@@ -116,12 +155,26 @@ function pairUp(
     const surplus = extra.get(rolloutId) ?? [];
     for (let i = 0; i < Math.max(missing.length, surplus.length); i++) {
       const [ours, theirs] = [missing[i], surplus[i]];
-      if (ours !== undefined && theirs !== undefined) findings.push({ kind: "swapped", instanceId: ours, message: `in rollout ${rolloutId} the ledger says ${ours} was trained, the trainer says ${theirs}` });
-      else if (ours !== undefined) findings.push({ kind: "lost", instanceId: ours, message: `${ours} was consumed by rollout ${rolloutId} says the ledger, but the trainer never applied it` });
+      if (ours !== undefined && theirs !== undefined)
+        findings.push({
+          kind: "swapped",
+          instanceId: ours,
+          message: `in rollout ${rolloutId} the ledger says ${ours} was trained, the trainer says ${theirs}`,
+        });
+      else if (ours !== undefined)
+        findings.push({
+          kind: "lost",
+          instanceId: ours,
+          message: `${ours} was consumed by rollout ${rolloutId} says the ledger, but the trainer never applied it`,
+        });
       else if (theirs !== undefined) {
         const entry = ledger.get(theirs);
         const says = entry === undefined ? "the ledger never heard of it" : `the ledger says it is ${describeEntry(entry)}`;
-        findings.push({ kind: issued.has(theirs) ? "duplicate" : "unknown", instanceId: theirs, message: `the trainer applied ${theirs} in rollout ${rolloutId}, but ${issued.has(theirs) ? says : "it never left the data source"}` });
+        findings.push({
+          kind: issued.has(theirs) ? "duplicate" : "unknown",
+          instanceId: theirs,
+          message: `the trainer applied ${theirs} in rollout ${rolloutId}, but ${issued.has(theirs) ? says : "it never left the data source"}`,
+        });
       }
     }
   }
@@ -137,7 +190,7 @@ function push(map: Map<number, string[]>, key: number, value: string): void {
 export interface AuditParts {
   readonly paths: RunPaths;
   /** The run's data, opened anew from the file by the run's own settings. */
-  readonly openSource: () => Promise<PromptSource>;
+  readonly openSource: () => Promise<PromptSource & { readonly close: () => Promise<void> }>;
   readonly samplesPerGroup: number;
 }
 
@@ -146,12 +199,17 @@ export async function auditRun(parts: AuditParts): Promise<AuditReport> {
   const { paths } = parts;
   const checkpoints = await readCheckpoints(paths.checkpoints);
   const newest = checkpoints.at(-1);
-  if (newest === undefined) throw new SlimeError("not_found", `${paths.checkpoints} holds no checkpoint: there is nothing to audit before the first`, { kind: "checkpoint", id: paths.checkpoints });
+  if (newest === undefined)
+    throw new SlimeError("not_found", `${paths.checkpoints} holds no checkpoint: there is nothing to audit before the first`, {
+      kind: "checkpoint",
+      id: paths.checkpoints,
+    });
   const manifest = decodeManifest(newest.manifest, join(newest.directory, "manifest.json"));
   const { state } = readLedger(await readFile(paths.ledger), paths.ledger);
   const ledger = new Map(state.entries());
   const applied = await readApplied(newest.directory);
-  const issued = await issuedIds(await parts.openSource(), manifest.cursor, newest.directory);
+  const source = await parts.openSource();
+  const issued = await issuedIds(source, manifest.cursor, newest.directory).finally(() => source.close());
   const pending = new Set(manifest.pending.map((group) => group.instanceId));
   const findings = [
     ...compareRecords({ issued, ledger, applied, pending, trained: manifest.trained, samplesPerGroup: parts.samplesPerGroup }),
@@ -170,11 +228,16 @@ export async function auditRun(parts: AuditParts): Promise<AuditReport> {
 /** All ranks' records of a checkpoint, as `applied-NNNNN.jsonl`. */
 export async function readApplied(directory: string): Promise<readonly AppliedStep[]> {
   const names = (await readdir(directory)).filter((name) => /^applied-\d{5}\.jsonl$/.test(name)).sort();
-  if (names.length === 0) throw new SlimeError("checkpoint.invalid", `${directory} has no applied-NNNNN.jsonl: its trainer kept no record of what it applied`, { path: directory, reason: "no record of applied instances" });
+  if (names.length === 0)
+    throw new SlimeError("checkpoint.invalid", `${directory} has no applied-NNNNN.jsonl: its trainer kept no record of what it applied`, {
+      path: directory,
+      reason: "no record of applied instances",
+    });
   const steps: AppliedStep[] = [];
   for (const name of names) {
     const text = await readFile(join(directory, name), "utf8");
-    for (const [at, line] of text.split("\n").entries()) if (line !== "") steps.push(parseApplied(line, `${join(directory, name)}:${at + 1}`));
+    for (const [at, line] of text.split("\n").entries())
+      if (line !== "") steps.push(parseApplied(line, `${join(directory, name)}:${at + 1}`));
   }
   return steps;
 }
@@ -193,8 +256,12 @@ function parseApplied(line: string, where: string): AppliedStep {
 async function issuedIds(source: PromptSource, cursor: unknown, directory: string): Promise<readonly string[]> {
   const origin = source.state();
   await source.restore(cursor);
-  const { epoch, offset } = (typeof cursor === "object" && cursor !== null ? cursor : {}) as { readonly epoch?: unknown; readonly offset?: unknown };
-  if (typeof epoch !== "number" || typeof offset !== "number") throw new SlimeError("checkpoint.invalid", `the manifest of ${directory} has no cursor`, { path: directory, reason: "no cursor" });
+  const { epoch, offset } = (typeof cursor === "object" && cursor !== null ? cursor : {}) as {
+    readonly epoch?: unknown;
+    readonly offset?: unknown;
+  };
+  if (typeof epoch !== "number" || typeof offset !== "number")
+    throw new SlimeError("checkpoint.invalid", `the manifest of ${directory} has no cursor`, { path: directory, reason: "no cursor" });
   await source.restore(origin);
   const ids: string[] = [];
   for (let left = epoch * source.size + offset; left > 0; ) {
@@ -206,7 +273,11 @@ async function issuedIds(source: PromptSource, cursor: unknown, directory: strin
 }
 
 /** What an ancestor that is still there had applied must be in the newest checkpoint too, in the same rollouts. */
-async function lineageFindings(checkpoints: readonly StoredCheckpoint[], newest: Manifest, applied: readonly AppliedStep[]): Promise<readonly Finding[]> {
+async function lineageFindings(
+  checkpoints: readonly StoredCheckpoint[],
+  newest: Manifest,
+  applied: readonly AppliedStep[],
+): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   const final = appliedById(applied);
   for (let name = newest.parent; name !== null; ) {
@@ -215,7 +286,12 @@ async function lineageFindings(checkpoints: readonly StoredCheckpoint[], newest:
     const manifest = decodeManifest(stored.manifest, join(stored.directory, "manifest.json"));
     for (const [id, rollouts] of appliedById(await readApplied(stored.directory))) {
       for (const rolloutId of rollouts.keys()) {
-        if (final.get(id)?.has(rolloutId) !== true) findings.push({ kind: "lost", instanceId: id, message: `${id} was trained in rollout ${rolloutId} of ${manifest.name}, which ${newest.name} descends from but does not contain` });
+        if (final.get(id)?.has(rolloutId) !== true)
+          findings.push({
+            kind: "lost",
+            instanceId: id,
+            message: `${id} was trained in rollout ${rolloutId} of ${manifest.name}, which ${newest.name} descends from but does not contain`,
+          });
       }
     }
     name = manifest.parent;

@@ -4,7 +4,14 @@
  * A1 every row of a kept group lies in exactly one step, rank and micro-batch; A2 a group trains whole or not at all, so that an
  * instance is consumed or dropped, never halved; A3 mask sums are over all rows of a rollout id, whatever rank they lie on.
  */
-import { type AdvantageEstimator, normaliseRewards, type Packing, rolloutMaskSums, scheduleSteps, tokenNormaliser } from "@slime/algorithms";
+import {
+  type AdvantageEstimator,
+  normaliseRewards,
+  type Packing,
+  rolloutMaskSums,
+  scheduleSteps,
+  tokenNormaliser,
+} from "@slime/algorithms";
 import type { RowAddress, SampleSummary } from "@slime/backend";
 import { invariant } from "@slime/core";
 import type { RankRows, StepRows } from "./ports.js";
@@ -46,7 +53,10 @@ export function assembleBatch(groups: readonly TrainGroup[], options: BatchOptio
 
   const rows = trained.flatMap((group) => group.samples.map((sample, i) => ({ group, sample, address: get(group.rows, i) })));
   const rewards_N = rows.map(({ sample }) => {
-    invariant(sample.reward !== null && Number.isFinite(sample.reward), `sample ${sample.index} of ${sample.instanceId} trains without a reward`);
+    invariant(
+      sample.reward !== null && Number.isFinite(sample.reward),
+      `sample ${sample.index} of ${sample.instanceId} trains without a reward`,
+    );
     return sample.reward;
   });
   const advantages_N = normaliseRewards(
@@ -95,7 +105,6 @@ function wholeSteps(groups: readonly TrainGroup[], globalBatchSize: number): num
   }
   return fits;
 }
-
 
 function get<T>(values: ArrayLike<T>, at: number): T {
   const value = values[at];

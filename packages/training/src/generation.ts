@@ -3,7 +3,7 @@
  * prompt's own drop it with a reason, and too many of those stop the run.
  */
 import type { SampleSummary, SamplingParams } from "@slime/backend";
-import { backoffDelayMs, type BackoffPolicy, type Clock, type Logger, type Random, sleep, SlimeError } from "@slime/core";
+import { type BackoffPolicy, backoffDelayMs, type Clock, type Logger, type Random, SlimeError, sleep } from "@slime/core";
 import type { TrainGroup } from "./batch.js";
 import type { GroupOutcome, PartRef, PromptGroup, Rollouts } from "./ports.js";
 import type { PromptDesk } from "./prompt-desk.js";
@@ -63,7 +63,11 @@ export interface GenerationRequest {
 }
 
 /** @throws `reward.failed` past the bound on failures, what the world said when no try got through, or the signal's reason. */
-export async function generateRollout(parts: GenerationParts, settings: GenerationSettings, request: GenerationRequest): Promise<FinishedRollout> {
+export async function generateRollout(
+  parts: GenerationParts,
+  settings: GenerationSettings,
+  request: GenerationRequest,
+): Promise<FinishedRollout> {
   const { rolloutId, signal } = request;
   const wave = new Wave(settings, request);
   const startMs = parts.clock.nowMs();
@@ -106,7 +110,16 @@ export async function generateRollout(parts: GenerationParts, settings: Generati
     wave.dropped["surplus"] = surplus.length;
     await parts.desk.drop(surplus, rolloutId, "surplus", false);
   }
-  return { rolloutId, parts: wave.parts, groups, startMs, endMs: parts.clock.nowMs(), dropped: wave.dropped, generatedTokens: wave.tokens, workerMetrics: wave.metrics };
+  return {
+    rolloutId,
+    parts: wave.parts,
+    groups,
+    startMs,
+    endMs: parts.clock.nowMs(),
+    dropped: wave.dropped,
+    generatedTokens: wave.tokens,
+    workerMetrics: wave.metrics,
+  };
 }
 
 /** What the waves of one rollout have brought so far. */
@@ -157,7 +170,13 @@ class Wave {
       const outcome = byId.get(group.instanceId) ?? silent(group);
       if (outcome.kind === "failed") {
         this.lastFailure = outcome;
-        log.warn("rollout.group.failed", { rolloutId: this.#rolloutId, instanceId: group.instanceId, code: outcome.code, reason: outcome.message, retryable: outcome.retryable });
+        log.warn("rollout.group.failed", {
+          rolloutId: this.#rolloutId,
+          instanceId: group.instanceId,
+          code: outcome.code,
+          reason: outcome.message,
+          retryable: outcome.retryable,
+        });
         // While others get through, it is this prompt that nothing survives.
         const tries = (this.#tries.get(group.instanceId) ?? 0) + 1;
         this.#tries.set(group.instanceId, tries);
@@ -197,14 +216,25 @@ export function zeroStd(samples: readonly SampleSummary[]): string | null {
 
 /** A worker that forgot a group did not finish it. */
 function silent(group: PromptGroup): GroupOutcome {
-  return { kind: "failed", instanceId: group.instanceId, groupIndex: group.groupIndex, code: "actor.unavailable", message: "no worker answered for it", retryable: true };
+  return {
+    kind: "failed",
+    instanceId: group.instanceId,
+    groupIndex: group.groupIndex,
+    code: "actor.unavailable",
+    message: "no worker answered for it",
+    retryable: true,
+  };
 }
 
 async function pause({ clock, random }: GenerationParts, tries: number, wave: Wave, signal: AbortSignal): Promise<void> {
   const delayMs = backoffDelayMs(retryPolicy, Math.max(2, tries), random);
   if (delayMs === null) {
     const last = wave.lastFailure;
-    throw new SlimeError("engine.unavailable", `no prompt got through in ${retryPolicy.triesMax} tries, the last time: ${last?.message ?? "no answer"}; the same command resumes the run`, { engine: "all", reason: last?.message ?? "no answer" });
+    throw new SlimeError(
+      "engine.unavailable",
+      `no prompt got through in ${retryPolicy.triesMax} tries, the last time: ${last?.message ?? "no answer"}; the same command resumes the run`,
+      { engine: "all", reason: last?.message ?? "no answer" },
+    );
   }
   await sleep(clock, delayMs, signal);
 }
@@ -213,10 +243,18 @@ function checkBounds({ desk }: GenerationParts, settings: GenerationSettings, wa
   const allowed = Math.max(failedPromptsAllowed, Math.floor(settings.failedShareMax * desk.issued));
   if (desk.failed > allowed) {
     const reason = wave.lastFailure?.message ?? "unknown";
-    throw new SlimeError("reward.failed", `${desk.failed} of ${desk.issued} prompts failed, more than --failed-prompts-max allows (${allowed}); the last: ${reason}`, { instanceId: "many", reason });
+    throw new SlimeError(
+      "reward.failed",
+      `${desk.failed} of ${desk.issued} prompts failed, more than --failed-prompts-max allows (${allowed}); the last: ${reason}`,
+      { instanceId: "many", reason },
+    );
   }
   if (wave.drawn > drawsPerGroupMax * request.groups) {
     const dropped = Object.entries(wave.dropped).map(([reason, count]) => `${reason}: ${count}`);
-    throw new SlimeError("config.invalid", `rollout ${request.rolloutId} drew ${wave.drawn} prompts and kept ${wave.kept.length} of ${request.groups} (${dropped.join(", ")}): the rewards give no signal, or --dynamic-sampling-filter-path keeps too little`, { issues: dropped });
+    throw new SlimeError(
+      "config.invalid",
+      `rollout ${request.rolloutId} drew ${wave.drawn} prompts and kept ${wave.kept.length} of ${request.groups} (${dropped.join(", ")}): the rewards give no signal, or --dynamic-sampling-filter-path keeps too little`,
+      { issues: dropped },
+    );
   }
 }

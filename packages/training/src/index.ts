@@ -1,9 +1,27 @@
-export { type AppliedStep, type AuditParts, type AuditRecords, type AuditReport, auditRun, compareRecords, type Finding, type FindingKind } from "./audit.js";
+export {
+  type AppliedStep,
+  type AuditParts,
+  type AuditRecords,
+  type AuditReport,
+  auditRun,
+  compareRecords,
+  type Finding,
+  type FindingKind,
+} from "./audit.js";
 export { assembleBatch, type Batch, type BatchOptions, type TrainGroup } from "./batch.js";
 export { type EngineProcess, type Layout, type LayoutMode, layoutOf, type Reservation, reservation, runLayout } from "./layout.js";
-export { type CheckpointMark, initialState, type LaneJob, type LoopCommand, type LoopConfig, type LoopEvent, type LoopFailure, type LoopState } from "./loop-state.js";
+export {
+  type CheckpointMark,
+  initialState,
+  type LaneJob,
+  type LoopCommand,
+  type LoopConfig,
+  type LoopEvent,
+  type LoopFailure,
+  type LoopState,
+} from "./loop-state.js";
 export { checkpointName, decodeManifest, encodeManifest, type Manifest, manifestFormat } from "./manifest.js";
-export { checkpointBelow, type OpenedRun, openRun, type OpenRunInput } from "./open-run.js";
+export { checkpointBelow, type OpenedRun, type OpenRunInput, openRun } from "./open-run.js";
 export type {
   CheckpointFile,
   EngineFleet,
@@ -35,13 +53,13 @@ export type {
   TrainRolloutResult,
 } from "./ports.js";
 export { reduce, reducerVersion } from "./reducer.js";
-export { fileStorage, manifestName, readCheckpoints, type RunPaths, runPaths } from "./run-directory.js";
-export { findRun, journalEvents, listRuns, newestMetrics, readMetrics, type RunView } from "./run-list.js";
-export { readRunRecord, runFormat, type RunRecord } from "./run-record.js";
+export { fileStorage, manifestName, type RunPaths, readCheckpoints, runPaths } from "./run-directory.js";
+export { findRun, journalEvents, listRuns, newestMetrics, type RunView, readMetrics } from "./run-list.js";
+export { type RunRecord, readRunRecord, runFormat } from "./run-record.js";
 export { type RunSettings, runSettings, type StalenessPolicy } from "./run-settings.js";
-export { runLoop, type RunOptions } from "./run-shell.js";
+export { type RunOptions, runLoop } from "./run-shell.js";
 export type { RunSummary } from "./run-summary.js";
-export { readSamples, samplesDirectoryName, type SampleSort } from "./samples.js";
+export { readSamples, type SampleSort, samplesDirectoryName } from "./samples.js";
 export {
   type DataSettings,
   dataSettings,
@@ -52,12 +70,12 @@ export {
   optimizerConfig,
   pauseMode,
   type RewardSettings,
+  type RouterSettings,
   rewardSettings,
   rolloutSampling,
-  type RouterSettings,
   routerSettings,
   samplingSeed,
   trainerInit,
 } from "./settings.js";
 export { busyMs, overlapMs } from "./spans.js";
-export { canaryToleranceMax, type WeightPush, weightPush, type WeightPushParts } from "./weight-push.js";
+export { canaryToleranceMax, type WeightPush, type WeightPushParts, weightPush } from "./weight-push.js";

@@ -20,7 +20,11 @@ export interface Journal {
 }
 
 /** Opens or creates the journal and replays it. A torn tail is cut. */
-export async function openJournal(storage: RunStorage, config: LoopConfig, parts: { readonly clock: Clock; readonly log: Logger }): Promise<Journal> {
+export async function openJournal(
+  storage: RunStorage,
+  config: LoopConfig,
+  parts: { readonly clock: Clock; readonly log: Logger },
+): Promise<Journal> {
   const opened = await openReadable(storage, parts.log);
   let replayed = initialState;
   let then = config;
@@ -32,7 +36,8 @@ export async function openJournal(storage: RunStorage, config: LoopConfig, parts
   const { log } = opened;
   return {
     replayed,
-    append: (event) => log.append({ at: parts.clock.wallMs(), ...(event.kind === "attempt.started" ? { reducer: reducerVersion, config } : {}), event }),
+    append: (event) =>
+      log.append({ at: parts.clock.wallMs(), ...(event.kind === "attempt.started" ? { reducer: reducerVersion, config } : {}), event }),
     close: () => log.close(),
   };
 }
@@ -61,8 +66,16 @@ async function openOnce(storage: RunStorage): Promise<OpenedJournal> {
     const { reducer } = record;
     if (reducer !== undefined && reducer !== reducerVersion) {
       await log.close();
-      throw new SlimeError("journal.unreadable", `${file.path} was written by reducer ${String(reducer)}, this one is ${reducerVersion}`, { path: file.path, found: Number(reducer), known: reducerVersion });
+      throw new SlimeError("journal.unreadable", `${file.path} was written by reducer ${String(reducer)}, this one is ${reducerVersion}`, {
+        path: file.path,
+        found: Number(reducer),
+        known: reducerVersion,
+      });
     }
   }
-  return { log, events: records.map((record) => ({ event: record["event"] as LoopEvent, config: (record["config"] ?? null) as LoopConfig | null })), cutBytes };
+  return {
+    log,
+    events: records.map((record) => ({ event: record["event"] as LoopEvent, config: (record["config"] ?? null) as LoopConfig | null })),
+    cutBytes,
+  };
 }

@@ -61,12 +61,20 @@ export function layoutOf(
     const bundle = rolloutOffset + i * perProcess;
     if (bundle + perProcess > reserve) {
       const reason = `engine process ${i} needs bundles ${bundle} to ${bundle + perProcess - 1}, the group has ${reserve}`;
-      throw new SlimeError("placement.infeasible", reason, { wanted: `${processes} engine processes of ${perProcess} GPUs`, reasons: [reason] });
+      throw new SlimeError("placement.infeasible", reason, {
+        wanted: `${processes} engine processes of ${perProcess} GPUs`,
+        reasons: [reason],
+      });
     }
     return { engine: Math.floor(i / nodesPerEngine), nodeRank: i % nodesPerEngine, bundle, gpus: perProcess };
   });
   const trains = mode !== "debug_rollout_only" && mode !== "external_rollout_only";
-  return { bundles: reserve, trainerBundles: trains ? Array.from({ length: sizes.trainerGpus }, (_, rank) => rank) : [], engines, referenceBundle: null };
+  return {
+    bundles: reserve,
+    trainerBundles: trains ? Array.from({ length: sizes.trainerGpus }, (_, rank) => rank) : [],
+    engines,
+    referenceBundle: null,
+  };
 }
 
 /** The layout of a run's configuration. */

@@ -48,7 +48,8 @@ export function encodeManifest(manifest: Manifest): string {
 
 /** @throws `checkpoint.invalid` (damaged, not a manifest) or `journal.unreadable` (of a newer version). */
 export function decodeManifest(text: string, path: string): Manifest {
-  const invalid = (reason: string, cause?: unknown) => new SlimeError("checkpoint.invalid", `${path} ${reason}`, { path, reason }, { cause });
+  const invalid = (reason: string, cause?: unknown) =>
+    new SlimeError("checkpoint.invalid", `${path} ${reason}`, { path, reason }, { cause });
   const [head = "", body = ""] = text.split("\n");
   let manifest: Partial<Manifest>;
   try {
@@ -60,7 +61,11 @@ export function decodeManifest(text: string, path: string): Manifest {
   }
   if (manifest.format !== manifestFormat.format || typeof manifest.version !== "number") throw invalid("is no manifest of a checkpoint");
   if (manifest.version !== manifestFormat.version) {
-    throw new SlimeError("journal.unreadable", `${path} has version ${manifest.version}, this slime reads ${manifestFormat.version}: resume with the slime that wrote it`, { path, found: manifest.version, known: manifestFormat.version });
+    throw new SlimeError(
+      "journal.unreadable",
+      `${path} has version ${manifest.version}, this slime reads ${manifestFormat.version}: resume with the slime that wrote it`,
+      { path, found: manifest.version, known: manifestFormat.version },
+    );
   }
   return manifest as Manifest;
 }

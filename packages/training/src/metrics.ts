@@ -6,7 +6,8 @@ import type { MetricRecord, TrainRolloutResult } from "./ports.js";
 
 type Values = Record<string, number>;
 
-const mean = (values: readonly number[]): number => (values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length);
+const mean = (values: readonly number[]): number =>
+  values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
 
 function spread(out: Values, name: string, values: readonly number[]): void {
   const summary = summarise(values);
@@ -54,7 +55,9 @@ export function rolloutRecord(facts: RolloutFacts): MetricRecord {
     samples.map((sample) => lagOf(sample, version)),
   );
   values["rollout/weight_version"] = version;
-  values["rollout/mixed_version_ratio"] = mean(samples.map((sample) => (sample.weightVersionMin === sample.weightVersionMax && !sample.mixed ? 0 : 1)));
+  values["rollout/mixed_version_ratio"] = mean(
+    samples.map((sample) => (sample.weightVersionMin === sample.weightVersionMax && !sample.mixed ? 0 : 1)),
+  );
   for (const [name, value] of Object.entries(result?.rolloutMetrics ?? {})) values[`rollout/${name}`] = value;
 
   const rolloutS = (rollout.endMs - rollout.startMs) / 1_000;
@@ -67,7 +70,8 @@ export function rolloutRecord(facts: RolloutFacts): MetricRecord {
   values["perf/wait_time_ratio"] = waitS + trainS === 0 ? 0 : waitS / (waitS + trainS);
   if (rolloutS > 0) {
     values["perf/tokens_per_gpu_per_sec"] = rollout.generatedTokens / rolloutS / facts.rolloutGpus;
-    values["perf/effective_tokens_per_gpu_per_sec"] = samples.reduce((sum, sample) => sum + sample.effectiveLength, 0) / rolloutS / facts.rolloutGpus;
+    values["perf/effective_tokens_per_gpu_per_sec"] =
+      samples.reduce((sum, sample) => sum + sample.effectiveLength, 0) / rolloutS / facts.rolloutGpus;
   }
   for (const [name, seconds] of Object.entries(result?.timers ?? {})) values[`perf/${name}_time`] = seconds;
   const trainedTokens = result?.steps.reduce((sum, step) => sum + step.tokens, 0) ?? 0;
@@ -97,7 +101,10 @@ export function trainRecords(steps: readonly TrainStepResult[]): readonly Metric
 }
 
 /** One record on the axis `eval/step`. `eval/NAME` is the mean reward. */
-export function evalRecord(rolloutId: number, sets: readonly { readonly name: string; readonly samples: readonly SampleSummary[]; readonly samplesPerPrompt: number }[]): MetricRecord {
+export function evalRecord(
+  rolloutId: number,
+  sets: readonly { readonly name: string; readonly samples: readonly SampleSummary[]; readonly samplesPerPrompt: number }[],
+): MetricRecord {
   const values: Values = {};
   for (const { name, samples, samplesPerPrompt } of sets) {
     const rewards = samples.map((sample) => sample.reward ?? 0);
@@ -108,7 +115,8 @@ export function evalRecord(rolloutId: number, sets: readonly { readonly name: st
       `eval/${name}/response_len`,
       samples.map((sample) => sample.effectiveLength),
     );
-    if (samplesPerPrompt > 1) for (const [k, rate] of Object.entries(passRates(rewards, samplesPerPrompt))) values[`eval/${name}-pass@${k}`] = rate;
+    if (samplesPerPrompt > 1)
+      for (const [k, rate] of Object.entries(passRates(rewards, samplesPerPrompt))) values[`eval/${name}-pass@${k}`] = rate;
   }
   return { axis: "eval/step", step: rolloutId, values };
 }

@@ -5,7 +5,7 @@ import { type Ledger, openLedger } from "@slime/data";
 import { loopLength, type RunConfig } from "@slime/rl-config";
 import type { Manifest } from "./manifest.js";
 import type { MetricSink, RunStorage, SpanSink, StoredCheckpoint } from "./ports.js";
-import { fileStorage, lockRun, readCheckpoints, type RunPaths, runPaths, verifyFiles } from "./run-directory.js";
+import { fileStorage, lockRun, type RunPaths, readCheckpoints, runPaths, verifyFiles } from "./run-directory.js";
 import { keepRunRecord } from "./run-record.js";
 import { type RunSettings, runSettings } from "./run-settings.js";
 import { metricsFile, spansFile } from "./sinks.js";
@@ -88,6 +88,11 @@ export async function checkpointBelow(directory: string): Promise<StoredCheckpoi
     ? (await readCheckpoints(join(directory, ".."))).filter(({ name }) => name === basename(directory))
     : [...(await readCheckpoints(directory)), ...(await readCheckpoints(join(directory, "checkpoints")))];
   const newest = found.at(-1);
-  if (newest === undefined) throw new SlimeError("not_found", `--load ${directory}: no checkpoint there (looked for step-NNNNNNN/manifest.json, also below checkpoints/)`, { kind: "checkpoint", id: directory });
+  if (newest === undefined)
+    throw new SlimeError(
+      "not_found",
+      `--load ${directory}: no checkpoint there (looked for step-NNNNNNN/manifest.json, also below checkpoints/)`,
+      { kind: "checkpoint", id: directory },
+    );
   return newest;
 }

@@ -7,7 +7,18 @@
  * P2: a promise that rejects means "not known to have happened"; the loop then repeats it, or rolls back to a checkpoint.
  * P3: failures are SlimeErrors; `errorFacts` alone says whether a retry can help.
  */
-import type { Engine, ExportedWeights, Fence, Op, Prompt, RowAddress, SampleSummary, SamplingParams, TrainerInfo, TrainStepResult } from "@slime/backend";
+import type {
+  Engine,
+  ExportedWeights,
+  Fence,
+  Op,
+  Prompt,
+  RowAddress,
+  SampleSummary,
+  SamplingParams,
+  TrainerInfo,
+  TrainStepResult,
+} from "@slime/backend";
 import type { Clock, Logger } from "@slime/core";
 import type { LogFile } from "@slime/data";
 
@@ -71,9 +82,22 @@ export interface RolloutRequest {
 
 /** One group as it came back. `samples[i]` lies at `rows[i]` of the result's parts. */
 export type GroupOutcome =
-  | { readonly kind: "finished"; readonly instanceId: string; readonly groupIndex: number; readonly samples: readonly SampleSummary[]; readonly rows: readonly RowAddress[] }
+  | {
+      readonly kind: "finished";
+      readonly instanceId: string;
+      readonly groupIndex: number;
+      readonly samples: readonly SampleSummary[];
+      readonly rows: readonly RowAddress[];
+    }
   /** `retryable`: the world failed (an engine or worker died); not: this prompt or its reward did. */
-  | { readonly kind: "failed"; readonly instanceId: string; readonly groupIndex: number; readonly code: string; readonly message: string; readonly retryable: boolean };
+  | {
+      readonly kind: "failed";
+      readonly instanceId: string;
+      readonly groupIndex: number;
+      readonly code: string;
+      readonly message: string;
+      readonly retryable: boolean;
+    };
 
 export interface RolloutResult {
   readonly parts: readonly PartRef[];
@@ -162,7 +186,10 @@ export interface TrainerGang {
   /** Log-probs of tokens 1… of a fixed text under the weights exported last: the canary of a push. */
   readonly probe: (op: Op, request: { readonly tokens: readonly number[]; readonly temperature: number }) => Promise<Float32Array>;
   /** Ranks write weights, optimizer, random states and the ids of all instances they ever applied (`applied-NNNNN.jsonl`) into `directory`. */
-  readonly save: (op: Op, request: { readonly directory: string; readonly rolloutId: number }) => Promise<{ readonly files: readonly string[] }>;
+  readonly save: (
+    op: Op,
+    request: { readonly directory: string; readonly rolloutId: number },
+  ) => Promise<{ readonly files: readonly string[] }>;
   /** The gang died or is stuck: ends what is left of it. The next `start` makes a new one. */
   readonly reset: (reason: string) => Promise<void>;
 }
@@ -285,7 +312,12 @@ export interface RunPorts {
   readonly source: PromptSource;
   readonly ledger: PromptLedger;
   /** Evaluation datasets by name, already rendered. */
-  readonly evalSets: readonly { readonly name: string; readonly prompts: readonly PromptGroup[]; readonly samplesPerPrompt: number; readonly sampling: SamplingParams }[];
+  readonly evalSets: readonly {
+    readonly name: string;
+    readonly prompts: readonly PromptGroup[];
+    readonly samplesPerPrompt: number;
+    readonly sampling: SamplingParams;
+  }[];
   readonly rollouts: Rollouts;
   readonly trainer: TrainerGang;
   readonly fleet: EngineFleet;

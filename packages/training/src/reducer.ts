@@ -22,7 +22,10 @@ function apply(config: LoopConfig, state: LoopState, event: LoopEvent): Reduced 
   switch (event.kind) {
     case "attempt.started": {
       const versionMax = Math.max(state.versionMax, event.versionMax);
-      return rollback({ ...state, attempt: state.attempt + 1, versionMax, checkpoint: event.checkpoint, trainerRestarts: 0, failure: null }, "a driver took the run over");
+      return rollback(
+        { ...state, attempt: state.attempt + 1, versionMax, checkpoint: event.checkpoint, trainerRestarts: 0, failure: null },
+        "a driver took the run over",
+      );
     }
     case "started":
       return nothing({ ...state, phase: "running", agenda: opening(config, state) });
@@ -41,7 +44,11 @@ function apply(config: LoopConfig, state: LoopState, event: LoopEvent): Reduced 
     case "trainer.lost": {
       const trainerRestarts = state.trainerRestarts + 1;
       if (trainerRestarts > config.trainerRestartsMax) {
-        return fail(state, "actor.died", `the trainer was lost ${trainerRestarts} times without a checkpoint in between, the last time: ${event.reason}`);
+        return fail(
+          state,
+          "actor.died",
+          `the trainer was lost ${trainerRestarts} times without a checkpoint in between, the last time: ${event.reason}`,
+        );
       }
       return rollback({ ...state, trainerRestarts }, event.reason);
     }
@@ -69,7 +76,18 @@ function rollback(state: LoopState, reason: string): Reduced {
   const era = state.era + 1;
   const trained = state.checkpoint?.trained ?? 0;
   return {
-    state: { ...state, era, phase: "starting", trained, generated: trained, generating: null, waiting: [], lane: null, agenda: [], version: 0 },
+    state: {
+      ...state,
+      era,
+      phase: "starting",
+      trained,
+      generated: trained,
+      generating: null,
+      waiting: [],
+      lane: null,
+      agenda: [],
+      version: 0,
+    },
     commands: [{ kind: "start", era, checkpoint: state.checkpoint, reason }],
   };
 }

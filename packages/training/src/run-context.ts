@@ -1,6 +1,6 @@
-import type { Random } from "@slime/core";
-import { backoffDelayMs, defaultBackoff, sleep, SlimeError } from "@slime/core";
 import type { Op } from "@slime/backend";
+import type { Random } from "@slime/core";
+import { backoffDelayMs, defaultBackoff, SlimeError, sleep } from "@slime/core";
 import type { FinishedRollout } from "./generation.js";
 import type { RunPorts, Span } from "./ports.js";
 import type { PromptDesk } from "./prompt-desk.js";
@@ -98,8 +98,12 @@ export async function spanned<T>(context: RunContext, lane: Span["lane"], rollou
 /** `no space left` of any layer as the one error that says so. */
 export function diskFull(error: unknown, path: string): unknown {
   if (error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT")) {
-    return new SlimeError("disk.full", `no space left for ${path}: free some on its file system, then give the same command again; the run resumes`, { path, needed: null }, { cause: error });
+    return new SlimeError(
+      "disk.full",
+      `no space left for ${path}: free some on its file system, then give the same command again; the run resumes`,
+      { path, needed: null },
+      { cause: error },
+    );
   }
   return error;
 }
-

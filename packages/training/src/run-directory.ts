@@ -69,7 +69,8 @@ export function fileStorage(paths: RunPaths): RunStorage {
     },
     async staged(name) {
       const files: CheckpointFile[] = [];
-      for (const path of await filesBelow(staging(name))) files.push({ path: relative(staging(name), path), bytes: (await stat(path)).size, sha256: await sha256Of(path) });
+      for (const path of await filesBelow(staging(name)))
+        files.push({ path: relative(staging(name), path), bytes: (await stat(path)).size, sha256: await sha256Of(path) });
       return files.sort((a, b) => (a.path < b.path ? -1 : 1));
     },
     async commit(name, manifest) {
@@ -99,7 +100,9 @@ export function fileStorage(paths: RunPaths): RunStorage {
 
 /** Checkpoint directories with a manifest, oldest first; what is in the manifest is not looked at. */
 export async function readCheckpoints(directory: string): Promise<readonly StoredCheckpoint[]> {
-  const names = (await readdirOrNone(directory)).filter((entry) => entry.isDirectory() && checkpointForm.test(entry.name)).map((entry) => entry.name);
+  const names = (await readdirOrNone(directory))
+    .filter((entry) => entry.isDirectory() && checkpointForm.test(entry.name))
+    .map((entry) => entry.name);
   const found: StoredCheckpoint[] = [];
   for (const name of names.sort()) {
     const at = join(directory, name);
@@ -132,7 +135,8 @@ async function sha256Of(path: string): Promise<string> {
 
 async function filesBelow(directory: string): Promise<readonly string[]> {
   const out: string[] = [];
-  for (const entry of await readdir(directory, { withFileTypes: true, recursive: true })) if (entry.isFile()) out.push(join(entry.parentPath, entry.name));
+  for (const entry of await readdir(directory, { withFileTypes: true, recursive: true }))
+    if (entry.isFile()) out.push(join(entry.parentPath, entry.name));
   return out;
 }
 
@@ -179,7 +183,10 @@ export async function writeFileAtomic(path: string, text: string): Promise<void>
  * Takes a run directory for this process (R2). @throws `state.locked` naming the process that has it, when that one lives on this host;
  * a lock of another host is respected too, since nobody here can see whether its owner lives.
  */
-export async function lockRun(paths: RunPaths, owner: { readonly pid: number; readonly host: string; readonly isAlive: (pid: number) => boolean }): Promise<AsyncDisposable> {
+export async function lockRun(
+  paths: RunPaths,
+  owner: { readonly pid: number; readonly host: string; readonly isAlive: (pid: number) => boolean },
+): Promise<AsyncDisposable> {
   await mkdir(paths.root, { recursive: true });
   const mine = `${JSON.stringify({ pid: owner.pid, host: owner.host })}\n`;
   for (let tries = 0; tries < 3; tries++) {
@@ -191,7 +198,11 @@ export async function lockRun(paths: RunPaths, owner: { readonly pid: number; re
     }
     const held = await readLock(paths.lock);
     if (held !== null && (held.host !== owner.host || (held.pid !== owner.pid && owner.isAlive(held.pid)))) {
-      throw new SlimeError("state.locked", `${paths.root} is in use by process ${held.pid} on ${held.host}: stop that run first, give another --run-dir, or remove ${paths.lock} if the host is gone`, { path: paths.root, pid: held.pid });
+      throw new SlimeError(
+        "state.locked",
+        `${paths.root} is in use by process ${held.pid} on ${held.host}: stop that run first, give another --run-dir, or remove ${paths.lock} if the host is gone`,
+        { path: paths.root, pid: held.pid },
+      );
     }
     await rm(paths.lock, { force: true });
   }

@@ -5,7 +5,7 @@ import { parseRecords } from "@slime/data";
 import { journalFormat } from "./journal.js";
 import type { LoopEvent } from "./loop-state.js";
 import { readCheckpoints, runPaths } from "./run-directory.js";
-import { readRunRecord, type RunRecord } from "./run-record.js";
+import { type RunRecord, readRunRecord } from "./run-record.js";
 
 /** What a run directory tells about its run without anybody running it. */
 export interface RunView {
@@ -29,7 +29,11 @@ export interface RunView {
 export async function findRun(wanted: string, outputs: string): Promise<string> {
   for (const root of [wanted, join(outputs, wanted)]) if (await isFile(runPaths(root).runJson)) return root;
   const there = (await runRoots(outputs)).map((root) => root.slice(outputs.length + 1));
-  throw new SlimeError("not_found", `no run at ${wanted} nor at ${join(outputs, wanted)}${there.length > 0 ? `; there are: ${there.slice(-8).join(", ")}` : ""}`, { kind: "run", id: wanted });
+  throw new SlimeError(
+    "not_found",
+    `no run at ${wanted} nor at ${join(outputs, wanted)}${there.length > 0 ? `; there are: ${there.slice(-8).join(", ")}` : ""}`,
+    { kind: "run", id: wanted },
+  );
 }
 
 /** All runs below a directory, oldest first; what is no run is passed over. */
@@ -66,7 +70,14 @@ async function viewOf(root: string, record: RunRecord): Promise<RunView> {
     rollouts: record.rollouts,
     trained: done,
     attempts: events.filter((event) => event.kind === "attempt.started").length,
-    state: failed !== null ? "failed" : events.length === 0 ? "not begun" : done >= record.rollouts && isSettled(events) ? "finished" : "running or killed",
+    state:
+      failed !== null
+        ? "failed"
+        : events.length === 0
+          ? "not begun"
+          : done >= record.rollouts && isSettled(events)
+            ? "finished"
+            : "running or killed",
     failure: failed === null ? null : `[${failed.code}] ${failed.message}`,
     checkpoint: (await readCheckpoints(paths.checkpoints)).at(-1)?.name ?? null,
     reward: metrics.get("rollout/raw_reward") ?? null,

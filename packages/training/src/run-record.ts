@@ -18,7 +18,18 @@ export interface RunRecord {
 }
 
 /** A resumed run must mean the same by these, or its cursor, its ledger and its weights would not fit together. */
-const fixedKeys = ["mode", "trainBackend", "promptData", "inputKey", "applyChatTemplate", "rolloutShuffle", "rolloutSeed", "rolloutMaxPromptLen", "nSamplesPerPrompt", "hfCheckpoint"] as const satisfies readonly (keyof RunConfig)[];
+const fixedKeys = [
+  "mode",
+  "trainBackend",
+  "promptData",
+  "inputKey",
+  "applyChatTemplate",
+  "rolloutShuffle",
+  "rolloutSeed",
+  "rolloutMaxPromptLen",
+  "nSamplesPerPrompt",
+  "hfCheckpoint",
+] as const satisfies readonly (keyof RunConfig)[];
 
 /** Null when there is none. @throws `state.damaged`, or `journal.unreadable` for a newer format. */
 export async function readRunRecord(path: string): Promise<RunRecord | null> {
@@ -33,17 +44,29 @@ export async function readRunRecord(path: string): Promise<RunRecord | null> {
   try {
     record = JSON.parse(text) as Partial<RunRecord>;
   } catch (cause) {
-    throw new SlimeError("state.damaged", `${path} is not JSON: restore it, or start a new run directory`, { path, where: "all of it" }, { cause });
+    throw new SlimeError(
+      "state.damaged",
+      `${path} is not JSON: restore it, or start a new run directory`,
+      { path, where: "all of it" },
+      { cause },
+    );
   }
   if (record.format !== runFormat.format) throw new SlimeError("state.damaged", `${path} is not a run's record`, { path, where: "format" });
   if (record.version !== runFormat.version) {
-    throw new SlimeError("journal.unreadable", `${path} has version ${String(record.version)}, this slime reads ${runFormat.version}`, { path, found: Number(record.version), known: runFormat.version });
+    throw new SlimeError("journal.unreadable", `${path} has version ${String(record.version)}, this slime reads ${runFormat.version}`, {
+      path,
+      found: Number(record.version),
+      known: runFormat.version,
+    });
   }
   return record as RunRecord;
 }
 
 /** Creates the record, or checks that this configuration may go on with the run and renews it. @throws `config.invalid`, all at once. */
-export async function keepRunRecord(path: string, run: { readonly runId: string; readonly config: RunConfig; readonly rollouts: number; readonly nowMs: number }): Promise<RunRecord> {
+export async function keepRunRecord(
+  path: string,
+  run: { readonly runId: string; readonly config: RunConfig; readonly rollouts: number; readonly nowMs: number },
+): Promise<RunRecord> {
   const before = await readRunRecord(path);
   const record: RunRecord = {
     ...runFormat,

@@ -27,7 +27,10 @@ export interface RunSettings {
   readonly evalSamplingSeed: number | null;
 }
 
-export function runSettings(config: RunConfig, run: { readonly runId: string; readonly length: LoopLength; readonly samplesRoot: string | null }): RunSettings {
+export function runSettings(
+  config: RunConfig,
+  run: { readonly runId: string; readonly length: LoopLength; readonly samplesRoot: string | null },
+): RunSettings {
   const derived = derive(config);
   const sampling: SamplingParams = rolloutSampling(config);
   return {

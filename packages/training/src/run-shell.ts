@@ -3,7 +3,7 @@
  * S1 an event is in the journal before its commands begin; S2 nothing begun in an era writes anything after the era ended: a rollback
  * first aborts and awaits it; S3 every wait is watched: without progress for `stallMs` the run stops and says what it waited for.
  */
-import { causeChain, invariant, type Random, sleep, SlimeError, type Timer } from "@slime/core";
+import { causeChain, invariant, type Random, SlimeError, sleep, type Timer } from "@slime/core";
 import { type FinishedRollout, generateRollout } from "./generation.js";
 import { type Journal, openJournal } from "./journal.js";
 import type { CheckpointMark, LoopCommand, LoopEvent, LoopState } from "./loop-state.js";
@@ -96,7 +96,17 @@ class RunShell {
       push: weightPush({ ...ports, pauseMode: settings.pauseMode, temperature: settings.temperature }),
       rollouts: new Map(),
       deadlines: new PhaseDeadlines(),
-      tally: { spans: [], evals: [], generatedTokens: 0, trainedTokens: 0, step: 0, lagMax: 0, reward: null, loss: null, laneIdleSinceMs: this.#startedMs },
+      tally: {
+        spans: [],
+        evals: [],
+        generatedTokens: 0,
+        trainedTokens: 0,
+        step: 0,
+        lagMax: 0,
+        reward: null,
+        loss: null,
+        laneIdleSinceMs: this.#startedMs,
+      },
       progressed: () => this.#progressed(),
       show: (now) => this.#show(now),
     };
@@ -141,7 +151,10 @@ class RunShell {
       }
     }
     if (candidates.length > 0 && newest === null) {
-      throw new SlimeError("checkpoint.invalid", "no checkpoint of this run is whole: start a new run directory, or restore one of them", { path: candidates.at(-1)?.directory ?? "", reason: "all are damaged" });
+      throw new SlimeError("checkpoint.invalid", "no checkpoint of this run is whole: start a new run directory, or restore one of them", {
+        path: candidates.at(-1)?.directory ?? "",
+        reason: "all are damaged",
+      });
     }
     this.#known = whole;
     return newest;
@@ -181,7 +194,9 @@ class RunShell {
   #carryOut(command: LoopCommand): void {
     switch (command.kind) {
       case "start":
-        this.#starting = this.#starting.then(() => this.#start(command.era, command.checkpoint, command.reason)).catch((error: unknown) => this.#reject(error));
+        this.#starting = this.#starting
+          .then(() => this.#start(command.era, command.checkpoint, command.reason))
+          .catch((error: unknown) => this.#reject(error));
         return;
       case "generate":
         this.#begin(`generating rollout ${command.rolloutId}`, (era) => this.#generate(era, command.rolloutId));
@@ -197,7 +212,10 @@ class RunShell {
         this.#resolve();
         return;
       case "fail":
-        this.#reject(this.#error ?? new SlimeError("gang.rank_failed", command.failure.message, { op: "trainer", failedRanks: [] }, { cause: this.#lastLoss }));
+        this.#reject(
+          this.#error ??
+            new SlimeError("gang.rank_failed", command.failure.message, { op: "trainer", failedRanks: [] }, { cause: this.#lastLoss }),
+        );
         return;
     }
   }
@@ -249,15 +267,24 @@ class RunShell {
         ports.progress.done(`${reason}; back to ${checkpoint?.name ?? "the beginning"}`);
         await ports.trainer.reset(reason);
       }
-      for (const { rolloutId, parts } of rollouts.values()) await ports.rollouts.free(parts).catch((error: unknown) => ports.log.warn("rollout.free.failed", { rolloutId, reason: causeChain(error).join(": ") }));
+      for (const { rolloutId, parts } of rollouts.values())
+        await ports.rollouts
+          .free(parts)
+          .catch((error: unknown) => ports.log.warn("rollout.free.failed", { rolloutId, reason: causeChain(error).join(": ") }));
       rollouts.clear();
       await desk.restore(from?.content ?? null);
       const [info] = await Promise.all([
-        trainerOp(this.#context, era, "start", era.opId("trainer.start"), (op) => ports.trainer.start(op, { checkpoint: from?.directory ?? null })),
+        trainerOp(this.#context, era, "start", era.opId("trainer.start"), (op) =>
+          ports.trainer.start(op, { checkpoint: from?.directory ?? null }),
+        ),
         trainerOp(this.#context, era, "start", era.opId("fleet.start"), (op) => ports.fleet.start(op)),
       ]);
       if (from !== null && info.step !== from.content.step) {
-        throw new SlimeError("checkpoint.invalid", `the trainer loaded step ${info.step} from ${from.directory}, its manifest says ${from.content.step}`, { path: from.directory, reason: "steps differ" });
+        throw new SlimeError(
+          "checkpoint.invalid",
+          `the trainer loaded step ${info.step} from ${from.directory}, its manifest says ${from.content.step}`,
+          { path: from.directory, reason: "steps differ" },
+        );
       }
       this.#context.tally.step = info.step;
       return { kind: "started", era: era.number };
@@ -267,16 +294,20 @@ class RunShell {
   async #generate(era: Era, rolloutId: number): Promise<LoopEvent> {
     const { ports, desk, tally } = this.#context;
     const rollout: FinishedRollout = await spanned(this.#context, "generation", rolloutId, () =>
-      generateRollout({ desk, rollouts: ports.rollouts, clock: ports.clock, random: this.#options.random, log: ports.log }, this.#settings.generation, {
-        rolloutId,
-        opId: era.opId(`rollout.${rolloutId}`),
-        groups: this.#settings.generation.groups,
-        signal: era.signal,
-        onProgress: (done, groups) => {
-          this.#progressed();
-          this.#show(`generating ${done}/${groups}`);
+      generateRollout(
+        { desk, rollouts: ports.rollouts, clock: ports.clock, random: this.#options.random, log: ports.log },
+        this.#settings.generation,
+        {
+          rolloutId,
+          opId: era.opId(`rollout.${rolloutId}`),
+          groups: this.#settings.generation.groups,
+          signal: era.signal,
+          onProgress: (done, groups) => {
+            this.#progressed();
+            this.#show(`generating ${done}/${groups}`);
+          },
         },
-      }),
+      ),
     );
     era.signal.throwIfAborted();
     this.#context.rollouts.set(rolloutId, rollout);
@@ -294,7 +325,9 @@ class RunShell {
     const running = [...this.#running];
     this.#era.controller.abort(new SlimeError("call.cancelled", reason, { what: "era" }));
     if (running.length === 0) return;
-    await this.#ports.rollouts.abort().catch((error: unknown) => this.#ports.log.warn("rollouts.abort.failed", { reason: causeChain(error).join(": ") }));
+    await this.#ports.rollouts
+      .abort()
+      .catch((error: unknown) => this.#ports.log.warn("rollouts.abort.failed", { reason: causeChain(error).join(": ") }));
     const given = new AbortController();
     await Promise.race([Promise.allSettled(running), sleep(this.#ports.clock, settleMsMax, given.signal).catch(() => {})]);
     given.abort();
@@ -358,7 +391,11 @@ class RunShell {
       }
       const doing = [...this.#doing].map(([what, since]) => `${what} (${Math.round((now - since) / 1_000)} s)`);
       const what = doing.length > 0 ? doing.join(", ") : `nothing at all in phase ${this.#state.phase}`;
-      this.#error = new SlimeError("stalled", `no progress for ${Math.round(silentMs / 1_000)} s while ${what}: see the logs of who it waits for; the same command resumes the run (--stall-timeout sets this limit)`, { what, silentMs });
+      this.#error = new SlimeError(
+        "stalled",
+        `no progress for ${Math.round(silentMs / 1_000)} s while ${what}: see the logs of who it waits for; the same command resumes the run (--stall-timeout sets this limit)`,
+        { what, silentMs },
+      );
       this.#reject(this.#error);
     });
   }

@@ -15,10 +15,19 @@ export function samplesDirectoryName(kind: "rollout" | "eval", id: number): stri
  * the newest era's are what trained.
  * @throws `not_found` naming what is there instead; `data.invalid` naming file and line.
  */
-export async function readSamples(samplesRoot: string, kind: "rollout" | "eval", id: number, sort: SampleSort): Promise<readonly SampleRecord[]> {
+export async function readSamples(
+  samplesRoot: string,
+  kind: "rollout" | "eval",
+  id: number,
+  sort: SampleSort,
+): Promise<readonly SampleRecord[]> {
   const directory = join(samplesRoot, samplesDirectoryName(kind, id));
   const names = await readdir(directory).catch(() => [] as string[]);
-  if (names.length === 0) throw new SlimeError("not_found", `no samples of ${kind} ${id} below ${samplesRoot}: it has ${await whatThereIs(samplesRoot)}`, { kind: "samples", id: String(id) });
+  if (names.length === 0)
+    throw new SlimeError("not_found", `no samples of ${kind} ${id} below ${samplesRoot}: it has ${await whatThereIs(samplesRoot)}`, {
+      kind: "samples",
+      id: String(id),
+    });
   const eraOf = (name: string) => Number(/\.e(\d+)[._]/.exec(name)?.[1] ?? 0);
   const newest = Math.max(...names.map(eraOf));
   const byIndex = new Map<string, SampleRecord>();

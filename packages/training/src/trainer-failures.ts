@@ -14,12 +14,23 @@ const lossCodes: ReadonlySet<string> = new Set<ErrorCode>([
 ]);
 
 /** A restart would only meet these again. */
-const ownCodes: ReadonlySet<string> = new Set<ErrorCode>(["trainer.numeric", "config.invalid", "call.failed", "codec.refused", "checkpoint.invalid", "unsupported", "data.invalid", "disk.full", "wire.limit"]);
+const ownCodes: ReadonlySet<string> = new Set<ErrorCode>([
+  "trainer.numeric",
+  "config.invalid",
+  "call.failed",
+  "codec.refused",
+  "checkpoint.invalid",
+  "unsupported",
+  "data.invalid",
+  "disk.full",
+  "wire.limit",
+]);
 
 /** The codes of an error and its causes, outermost first. */
 export function codesOf(error: unknown): readonly string[] {
   const codes: string[] = [];
-  for (let at: unknown = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++) if (SlimeError.isAny(at)) codes.push(at.code);
+  for (let at: unknown = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    if (SlimeError.isAny(at)) codes.push(at.code);
   return codes;
 }
 

@@ -1,5 +1,5 @@
 /** What the trainer's lane does, one job at a time: train, save, push, eval. Each resolves with the event that says it is done. */
-import { causeChain, invariant, sleep, SlimeError } from "@slime/core";
+import { causeChain, invariant, SlimeError, sleep } from "@slime/core";
 import { assembleBatch, type TrainGroup } from "./batch.js";
 import { type FinishedRollout, generateRollout } from "./generation.js";
 import type { LaneJob, LoopEvent, LoopState } from "./loop-state.js";
@@ -61,10 +61,21 @@ async function train(context: RunContext, era: Era, state: LoopState, rolloutId:
     step,
   );
   context.rollouts.delete(rolloutId);
-  await ports.rollouts.free(rollout.parts).catch((error: unknown) => ports.log.warn("rollout.free.failed", { rolloutId, reason: causeChain(error).join(": ") }));
+  await ports.rollouts
+    .free(rollout.parts)
+    .catch((error: unknown) => ports.log.warn("rollout.free.failed", { rolloutId, reason: causeChain(error).join(": ") }));
 
   const samples = batch.trained.flatMap((group) => group.samples);
-  const record = rolloutRecord({ rollout, samples, version: state.version, result, rolloutGpus: settings.rolloutGpus, waitMs, trainMs, failedPrompts: desk.failed });
+  const record = rolloutRecord({
+    rollout,
+    samples,
+    version: state.version,
+    result,
+    rolloutGpus: settings.rolloutGpus,
+    waitMs,
+    trainMs,
+    failedPrompts: desk.failed,
+  });
   ports.metrics.write(record);
   for (const one of trainRecords(result?.steps ?? [])) ports.metrics.write(one);
   tally.step = step;
@@ -85,25 +96,38 @@ async function fresh(context: RunContext, era: Era, state: LoopState, rollout: F
   const old = rollout.groups.filter(isOld);
   if (old.length === 0) return rollout;
   ports.log.info("rollout.stale", { rolloutId: rollout.rolloutId, groups: old.length, policy: staleness.policy, lagMax: staleness.lagMax });
-  if (staleness.policy === "mask") return { ...rollout, groups: rollout.groups.map((group) => (isOld(group) ? { ...group, masked: true } : group)) };
+  if (staleness.policy === "mask")
+    return { ...rollout, groups: rollout.groups.map((group) => (isOld(group) ? { ...group, masked: true } : group)) };
   await desk.drop(
     old.map((group) => group.instanceId),
     rollout.rolloutId,
     "stale",
     false,
   );
-  const kept = { ...rollout, groups: rollout.groups.filter((group) => !old.includes(group)), dropped: { ...rollout.dropped, stale: old.length } };
+  const kept = {
+    ...rollout,
+    groups: rollout.groups.filter((group) => !old.includes(group)),
+    dropped: { ...rollout.dropped, stale: old.length },
+  };
   if (staleness.policy !== "refill") return kept;
-  const more = await generateRollout({ desk, rollouts: ports.rollouts, clock: ports.clock, random: context.random, log: ports.log }, settings.generation, {
-    rolloutId: rollout.rolloutId,
-    opId: era.opId(`refill.${rollout.rolloutId}`),
-    groups: old.length,
-    signal: era.signal,
-    onProgress: () => context.progressed(),
-  });
+  const more = await generateRollout(
+    { desk, rollouts: ports.rollouts, clock: ports.clock, random: context.random, log: ports.log },
+    settings.generation,
+    {
+      rolloutId: rollout.rolloutId,
+      opId: era.opId(`refill.${rollout.rolloutId}`),
+      groups: old.length,
+      signal: era.signal,
+      onProgress: () => context.progressed(),
+    },
+  );
   const offset = rollout.parts.length;
   const moved = more.groups.map((group) => ({ ...group, rows: group.rows.map(({ part, row }) => ({ part: part + offset, row })) }));
-  const refilled = { ...kept, parts: [...rollout.parts, ...more.parts], groups: [...kept.groups, ...moved].sort((a, b) => a.groupIndex - b.groupIndex) };
+  const refilled = {
+    ...kept,
+    parts: [...rollout.parts, ...more.parts],
+    groups: [...kept.groups, ...moved].sort((a, b) => a.groupIndex - b.groupIndex),
+  };
   context.rollouts.set(rollout.rolloutId, refilled);
   return refilled;
 }
@@ -114,7 +138,11 @@ function checkNumbers(result: TrainRolloutResult): void {
     for (const what of ["loss", "pg_loss", "grad_norm"]) {
       const value = metrics[what];
       if (value !== undefined && !Number.isFinite(value)) {
-        throw new SlimeError("trainer.numeric", `${what} of step ${step} is ${value}: stopped before a checkpoint; look at this step's rewards and log-probs, lower --lr, or resume from the last checkpoint with other data`, { what, step });
+        throw new SlimeError(
+          "trainer.numeric",
+          `${what} of step ${step} is ${value}: stopped before a checkpoint; look at this step's rewards and log-probs, lower --lr, or resume from the last checkpoint with other data`,
+          { what, step },
+        );
       }
     }
   }
@@ -159,7 +187,9 @@ async function save(context: RunContext, era: Era, state: LoopState, rolloutId: 
 async function prune({ ports, settings }: RunContext): Promise<void> {
   const all = await ports.storage.checkpoints();
   for (const { name } of all.slice(0, Math.max(0, all.length - settings.checkpointsKept))) {
-    await ports.storage.remove(name).catch((error: unknown) => ports.log.warn("checkpoint.remove.failed", { name, reason: causeChain(error).join(": ") }));
+    await ports.storage
+      .remove(name)
+      .catch((error: unknown) => ports.log.warn("checkpoint.remove.failed", { name, reason: causeChain(error).join(": ") }));
   }
 }
 
@@ -171,12 +201,20 @@ async function push(context: RunContext, era: Era, state: LoopState, version: nu
   for (;;) {
     const from = ports.clock.nowMs();
     try {
-      const report = await context.push.push({ version, opId: era.opId(`push.${version}`), timeoutMs: context.deadlines.timeoutMs("push") });
+      const report = await context.push.push({
+        version,
+        opId: era.opId(`push.${version}`),
+        timeoutMs: context.deadlines.timeoutMs("push"),
+      });
       context.deadlines.saw("push", ports.clock.nowMs() - from);
       ports.metrics.write({
         axis: "rollout/step",
         step: Math.max(0, state.trained - 1),
-        values: { "perf/update_weights_time": (ports.clock.nowMs() - from) / 1_000, "perf/update_weights_control_time": report.controlMs / 1_000, "perf/update_weights_wire_bytes": report.bytes },
+        values: {
+          "perf/update_weights_time": (ports.clock.nowMs() - from) / 1_000,
+          "perf/update_weights_control_time": report.controlMs / 1_000,
+          "perf/update_weights_wire_bytes": report.bytes,
+        },
       });
       return { kind: "pushed", era: era.number, version };
     } catch (error) {
@@ -216,7 +254,9 @@ async function evaluate(context: RunContext, era: Era, rolloutId: number): Promi
       const record = evalRecord(rolloutId, sets);
       ports.metrics.write(record);
       tally.evals.push({ rolloutId, values: record.values });
-      ports.progress.done(`eval after ${rolloutId} rollouts: ${sets.map(({ name }) => `${name} ${(record.values[`eval/${name}`] ?? 0).toFixed(3)}`).join(", ")}`);
+      ports.progress.done(
+        `eval after ${rolloutId} rollouts: ${sets.map(({ name }) => `${name} ${(record.values[`eval/${name}`] ?? 0).toFixed(3)}`).join(", ")}`,
+      );
       return { kind: "evaluated", era: era.number, rolloutId };
     } catch (error) {
       era.signal.throwIfAborted();

@@ -15,7 +15,11 @@ export function register(program: Command): void {
       const root = await findRun(run, options.dir);
       const record = await readRunRecord(runPaths(root).runJson);
       if (record === null) throw new SlimeError("not_found", `${root} has no run.json`, { kind: "run", id: root });
-      const report = await auditRun({ paths: runPaths(root, record.config.save), openSource: () => openTrainingSource(record.config), samplesPerGroup: record.config.nSamplesPerPrompt });
+      const report = await auditRun({
+        paths: runPaths(root, record.config.save),
+        openSource: () => openTrainingSource(record.config),
+        samplesPerGroup: record.config.nSamplesPerPrompt,
+      });
       process.stdout.write(`${reportLines(report).join("\n")}\n`);
       if (report.findings.length > 0) {
         const issues = report.findings.map(({ kind, message }) => `${kind}: ${message}`);
@@ -35,6 +39,8 @@ export function reportLines(report: AuditReport): readonly string[] {
     `  dropped         ${dropped}${reasons.length > 0 ? ` (${reasons.join(", ")})` : ""}`,
     `  handed out next ${report.pending}`,
     ...report.findings.map(({ kind, message }) => `  ${kind.toUpperCase()}: ${message}`),
-    report.findings.length === 0 ? "no prompt lost, none trained twice: data cursor, ledger and trainer agree" : "the three records do not agree",
+    report.findings.length === 0
+      ? "no prompt lost, none trained twice: data cursor, ledger and trainer agree"
+      : "the three records do not agree",
   ];
 }

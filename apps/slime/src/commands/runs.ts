@@ -24,11 +24,18 @@ export function runLines(views: readonly RunView[]): readonly string[] {
     view.mode,
     `${view.trained}/${view.rollouts}`,
     view.reward === null ? "–" : view.reward.toFixed(3),
-    Object.entries(view.evals).map(([name, value]) => `${name.slice("eval/".length)} ${value.toFixed(3)}`).join(", ") || "–",
+    Object.entries(view.evals)
+      .map(([name, value]) => `${name.slice("eval/".length)} ${value.toFixed(3)}`)
+      .join(", ") || "–",
     view.attempts > 1 ? `${view.state} (attempt ${view.attempts})` : view.state,
     view.failure ?? "",
   ]);
   const header = ["run", "mode", "rollouts", "reward", "eval", "state", ""];
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
-  return [header, ...rows].map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd());
+  return [header, ...rows].map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
 }

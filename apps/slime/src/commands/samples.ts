@@ -26,16 +26,25 @@ export function register(program: Command): void {
     .action(async (run: string, options: SamplesOptions) => {
       const root = await findRun(run, options.dir);
       const record = await readRunRecord(runPaths(root).runJson);
-      const samples = await readSamples(runPaths(root, record?.config.save ?? null).samples, options.eval === true ? "eval" : "rollout", options.step, options.sort);
+      const samples = await readSamples(
+        runPaths(root, record?.config.save ?? null).samples,
+        options.eval === true ? "eval" : "rollout",
+        options.step,
+        options.sort,
+      );
       const shown = samples.slice(0, options.limit);
       if (options.json === true) process.stdout.write(shown.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
-      else process.stdout.write(`${shown.flatMap(sampleLines).join("\n")}\n${samples.length > shown.length ? `… ${samples.length - shown.length} more (--limit)\n` : ""}`);
+      else
+        process.stdout.write(
+          `${shown.flatMap(sampleLines).join("\n")}\n${samples.length > shown.length ? `… ${samples.length - shown.length} more (--limit)\n` : ""}`,
+        );
     });
 }
 
 /** One sample as a person reads it. What the model wrote is quoted, so that it cannot move the terminal's cursor. */
 export function sampleLines(sample: SampleRecord): readonly string[] {
-  const prompt = typeof sample.prompt === "string" ? sample.prompt : sample.prompt.map(({ role, content }) => `${role}: ${content}`).join("\n");
+  const prompt =
+    typeof sample.prompt === "string" ? sample.prompt : sample.prompt.map(({ role, content }) => `${role}: ${content}`).join("\n");
   const versions = sample.weightVersions.length === 0 ? "–" : sample.weightVersions.map((version) => `v${version}`).join(" → ");
   return [
     `${sample.instanceId} #${sample.index}  reward ${sample.reward === null ? "–" : sample.reward.toFixed(3)}  ${sample.status}  ${sample.responseLength} tokens  weights ${versions}${sample.failure === null ? "" : `  ${sample.failure}`}`,

@@ -16,8 +16,12 @@ import { createRun } from "../wiring.js";
 
 /** Adds `slime train` and `slime train-async`. */
 export function register(program: Command): void {
-  runFlagsCommand(program, "train", "train: generate, train, push weights, in order (inside a job, or against a cluster that runs)").action((words: string[]) => train("sync", words));
-  runFlagsCommand(program, "train-async", "train while generating: rollouts run ahead of training through a bounded buffer").action((words: string[]) => train("async", words));
+  runFlagsCommand(program, "train", "train: generate, train, push weights, in order (inside a job, or against a cluster that runs)").action(
+    (words: string[]) => train("sync", words),
+  );
+  runFlagsCommand(program, "train-async", "train while generating: rollouts run ahead of training through a bounded buffer").action(
+    (words: string[]) => train("async", words),
+  );
 }
 
 /** Where runs lie unless `--run-dir` says otherwise. */
@@ -42,7 +46,12 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   progress.done(`run ${run.runId} in ${root}${data.tooLong > 0 ? `; ${data.tooLong} prompts left out for their length` : ""}`);
   await using session = await init({ log });
   await using world = await createRun(run, data, { session, clock: systemClock, random: systemRandom, log, progress });
-  const summary = await runLoop(world.ports, run.settings, { random: systemRandom, signal: stop.signal, load: run.load, verify: run.verify });
+  const summary = await runLoop(world.ports, run.settings, {
+    random: systemRandom,
+    signal: stop.signal,
+    load: run.load,
+    verify: run.verify,
+  });
   writeFileSync(join(run.paths.root, "summary.json"), `${JSON.stringify(summary, null, 1)}\n`);
   for (const line of summaryLines(run.paths, summary)) progress.done(line);
 }
@@ -60,7 +69,9 @@ function stopOnSignals(log: Logger): { readonly signal: AbortSignal } & Disposab
   const onSignal = (name: NodeJS.Signals) => {
     if (controller.signal.aborted) process.exit(130);
     log.warn("run.stopping", { signal: name });
-    controller.abort(new SlimeError("call.cancelled", `stopped by ${name}; the same command resumes from the last checkpoint`, { what: "run" }));
+    controller.abort(
+      new SlimeError("call.cancelled", `stopped by ${name}; the same command resumes from the last checkpoint`, { what: "run" }),
+    );
   };
   const signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
   for (const name of signals) process.on(name, onSignal);

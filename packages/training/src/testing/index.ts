@@ -1,4 +1,4 @@
 export { Effects } from "./effects.js";
 export { type SimAttempt, simAttempt, simAudit, simSettings } from "./sim-run.js";
 export { SimDisk, simStorage } from "./sim-storage.js";
-export { simDefaults, type SimOptions, simSamplesPerGroup, simSource, SimWorld } from "./sim-world.js";
+export { type SimOptions, SimWorld, simDefaults, simSamplesPerGroup, simSource } from "./sim-world.js";

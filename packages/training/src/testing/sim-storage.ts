@@ -40,7 +40,9 @@ export function simStorage(disk: SimDisk, effects: Effects): RunStorage {
       return `journal.unreadable-${disk.aside}.jsonl`;
     },
     async checkpoints() {
-      return [...disk.checkpoints].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, { manifest }]) => ({ name, directory: `done/${name}`, manifest }));
+      return [...disk.checkpoints]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([name, { manifest }]) => ({ name, directory: `done/${name}`, manifest }));
     },
     async stage(name) {
       await effects.step(`stage ${name}`);
@@ -48,7 +50,11 @@ export function simStorage(disk: SimDisk, effects: Effects): RunStorage {
       return { directory: `staging/${name}` };
     },
     async staged(name) {
-      return [...(disk.staging.get(name) ?? [])].map(([path, text]) => ({ path, bytes: text.length, sha256: createHash("sha256").update(text).digest("hex") }));
+      return [...(disk.staging.get(name) ?? [])].map(([path, text]) => ({
+        path,
+        bytes: text.length,
+        sha256: createHash("sha256").update(text).digest("hex"),
+      }));
     },
     async commit(name, manifest) {
       await effects.step(`commit ${name}`);
@@ -64,4 +70,3 @@ export function simStorage(disk: SimDisk, effects: Effects): RunStorage {
     },
   };
 }
-

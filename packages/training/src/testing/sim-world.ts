@@ -3,11 +3,24 @@
  * it applied and dies when told. Nothing here computes; it only keeps count, so that what the loop promises can be checked.
  */
 import type { Engine, SampleSummary, TrainStepResult, WeightReceipt } from "@slime/backend";
-import { type Logger, sleep, SlimeError } from "@slime/core";
+import { type Logger, SlimeError, sleep } from "@slime/core";
 import { keptLog, type LogLine, virtualClock } from "@slime/core/testing";
 import { openLedger } from "@slime/data";
 import type { AppliedStep } from "../audit.js";
-import type { EngineHandle, FleetEvent, GroupOutcome, MetricRecord, PromptGroup, PromptSource, RolloutRequest, RolloutResult, RunPorts, Span, TrainRollout, TrainerGang } from "../ports.js";
+import type {
+  EngineHandle,
+  FleetEvent,
+  GroupOutcome,
+  MetricRecord,
+  PromptGroup,
+  PromptSource,
+  RolloutRequest,
+  RolloutResult,
+  RunPorts,
+  Span,
+  TrainerGang,
+  TrainRollout,
+} from "../ports.js";
 import { Effects } from "./effects.js";
 import { type SimDisk, simStorage } from "./sim-storage.js";
 
@@ -85,7 +98,16 @@ export class SimWorld {
       onDeath = resolve;
     });
     this.effects = new Effects(options.dieAt, () => onDeath());
-    this.engines = Array.from({ length: options.engines }, (_, i) => ({ id: `engine-${i}`, url: `http://engine-${i}`, alive: false, version: 0, paused: false, open: false, lives: 0, corrupt: false }));
+    this.engines = Array.from({ length: options.engines }, (_, i) => ({
+      id: `engine-${i}`,
+      url: `http://engine-${i}`,
+      alive: false,
+      version: 0,
+      paused: false,
+      open: false,
+      lives: 0,
+      corrupt: false,
+    }));
   }
 
   async ports(): Promise<RunPorts> {
@@ -96,7 +118,14 @@ export class SimWorld {
     return {
       source: simSource(this.#options.prompts),
       ledger,
-      evalSets: [{ name: "held", prompts: Array.from({ length: this.#options.evalPrompts }, (_, i) => group(i, `held:${i}`)), samplesPerPrompt: 1, sampling: { temperature: 0, top_p: 1, top_k: -1, max_new_tokens: 4 } }],
+      evalSets: [
+        {
+          name: "held",
+          prompts: Array.from({ length: this.#options.evalPrompts }, (_, i) => group(i, `held:${i}`)),
+          samplesPerPrompt: 1,
+          sampling: { temperature: 0, top_p: 1, top_k: -1, max_new_tokens: 4 },
+        },
+      ],
       rollouts: {
         rollout: (request) => this.#rollout(request),
         evaluate: async (request) => {
@@ -212,7 +241,17 @@ export class SimWorld {
         await call("canary");
         if (engine.paused) throw new SlimeError("engine.state", "paused", { engine: engine.id, state: "paused", wanted: "generate" });
         const inputLogProbs = request.input_ids.map((_, i) => (i === 0 ? null : -engine.version - i));
-        return { text: "", outputIds: [0], outputLogProbs: [0], inputLogProbs, finishReason: { type: "length", length: 1 }, weightVersion: String(engine.version), weightSpans: [], promptTokens: request.input_ids.length, cachedTokens: 0 };
+        return {
+          text: "",
+          outputIds: [0],
+          outputLogProbs: [0],
+          inputLogProbs,
+          finishReason: { type: "length", length: 1 },
+          weightVersion: String(engine.version),
+          weightSpans: [],
+          promptTokens: request.input_ids.length,
+          cachedTokens: 0,
+        };
       },
       health: () => call("health"),
       info: () => Promise.reject(new Error("not simulated")),
@@ -258,10 +297,14 @@ export class SimWorld {
     const groups = request.groups.map((prompt, at): GroupOutcome => {
       const { instanceId, groupIndex } = prompt;
       // Half of what a dying engine held is lost; the other half had got through.
-      if (lost && (engine === undefined || at % 2 === 0)) return { kind: "failed", instanceId, groupIndex, code: "engine.unavailable", message: "the engine died", retryable: true };
-      if (this.#options.failing(instanceId)) return { kind: "failed", instanceId, groupIndex, code: "reward.failed", message: `no reward for ${instanceId}`, retryable: false };
+      if (lost && (engine === undefined || at % 2 === 0))
+        return { kind: "failed", instanceId, groupIndex, code: "engine.unavailable", message: "the engine died", retryable: true };
+      if (this.#options.failing(instanceId))
+        return { kind: "failed", instanceId, groupIndex, code: "reward.failed", message: `no reward for ${instanceId}`, retryable: false };
       const base = finished.push(instanceId) * request.samplesPerGroup - request.samplesPerGroup;
-      const samples = Array.from({ length: request.samplesPerGroup }, (_, i) => summary(prompt, groupIndex * request.samplesPerGroup + i, this.#options.reward(instanceId, i), version));
+      const samples = Array.from({ length: request.samplesPerGroup }, (_, i) =>
+        summary(prompt, groupIndex * request.samplesPerGroup + i, this.#options.reward(instanceId, i), version),
+      );
       return { kind: "finished", instanceId, groupIndex, samples, rows: samples.map((_, i) => ({ part: 0, row: base + i })) };
     });
     return { parts: [finished], groups, metrics: {} };
@@ -293,7 +336,16 @@ export class SimWorld {
         this.trainerLives++;
         this.#done.clear();
         op.signal?.throwIfAborted();
-        return { rank: 0, worldSize: 1, dataParallelRank: 0, dataParallelSize: 1, pipelineRank: 0, pipelineSize: 1, step: this.step, parameters: 1 };
+        return {
+          rank: 0,
+          worldSize: 1,
+          dataParallelRank: 0,
+          dataParallelSize: 1,
+          pipelineRank: 0,
+          pipelineSize: 1,
+          step: this.step,
+          parameters: 1,
+        };
       },
       train: (op, request) =>
         once(op.opId, async () => {
@@ -392,4 +444,3 @@ function summary(prompt: PromptGroup, index: number, reward: number, version: nu
     failure: null,
   };
 }
-
