@@ -30,7 +30,8 @@ class Store(unittest.TestCase):
         return caught.exception
 
     def test_values_come_back(self) -> None:
-        for value in ({"a": [1, "x", None]}, bytes(200_000), "x" * 70_000, []):
+        values: list[Any] = [{"a": [1, "x", None]}, bytes(200_000), "x" * 70_000, []]
+        for value in values:
             self.assertEqual(self.store.get(self.store.put(JOB, value)), value)
 
     def test_a_segment_used_again_is_another_object(self) -> None:
