@@ -14,14 +14,16 @@ if (!hasPython) process.stderr.write("skipped: no Python ≥ 3.10 here\n");
 
 type ActorNews = NonNullable<ActorReport["state"]>;
 type JobNews = NonNullable<JobReport["state"]>;
+type ActorValue<K extends ActorNews["$case"]> = Extract<ActorNews, { $case: K }>["value"];
+type JobValue<K extends JobNews["$case"]> = Extract<JobNews, { $case: K }>["value"];
 
-function actorNews<K extends ActorNews["$case"]>(head: ScriptedHead, start: StartActor, kind: K) {
-  return until(`actor ${kind}`, () =>
-    head.all("actor").flatMap(({ actorId, incarnation, state }) => (actorId === start.spec?.actorId && incarnation === start.incarnation && state?.$case === kind ? [state.value as Extract<ActorNews, { $case: K }>["value"]] : [])).at(-1),
-  );
+function actorNews<K extends ActorNews["$case"]>(head: ScriptedHead, start: StartActor, kind: K): Promise<ActorValue<K>> {
+  const mine = (report: ActorReport) => report.actorId === start.spec?.actorId && report.incarnation === start.incarnation && report.state?.$case === kind;
+  return until<ActorValue<K>>(`actor ${kind}`, () => head.all("actor").findLast(mine)?.state?.value as never);
 }
-function jobNews<K extends JobNews["$case"]>(head: ScriptedHead, start: StartJob, kind: K) {
-  return until(`job ${kind}`, () => head.all("job").flatMap(({ jobId, state }) => (jobId === start.spec?.jobId && state?.$case === kind ? [state.value as Extract<JobNews, { $case: K }>["value"]] : [])).at(-1));
+function jobNews<K extends JobNews["$case"]>(head: ScriptedHead, start: StartJob, kind: K): Promise<JobValue<K>> {
+  const mine = (report: JobReport) => report.jobId === start.spec?.jobId && report.state?.$case === kind;
+  return until<JobValue<K>>(`job ${kind}`, () => head.all("job").findLast(mine)?.state?.value as never);
 }
 const hello = (head: ScriptedHead, count = 1) => until(`hello ${count}`, () => head.hellos[count - 1]);
 
