@@ -77,7 +77,7 @@ describe("the audit", () => {
   it.each<[string, (records: ReturnType<typeof honest>) => void, readonly (readonly string[])[]]>([
     [
       "a prompt the trainer never applied",
-      (r) => void (r.applied[0] = { step: 1, rolloutId: 0, instances: [["0:0", 2]] }),
+      (r) => void r.applied.splice(0, 1, { step: 1, rolloutId: 0, instances: [["0:0", 2]] }),
       [["lost", "0:1", "0:1 was consumed by rollout 0 says the ledger, but the trainer never applied it"]],
     ],
     [
@@ -109,7 +109,7 @@ describe("the audit", () => {
     [
       "a swapped id",
       (r) =>
-        void (r.applied[0] = {
+        void r.applied.splice(0, 1, {
           step: 1,
           rolloutId: 0,
           instances: [
@@ -122,7 +122,7 @@ describe("the audit", () => {
     [
       "an id swapped with one in flight",
       (r) =>
-        void (r.applied[0] = {
+        void r.applied.splice(0, 1, {
           step: 1,
           rolloutId: 0,
           instances: [

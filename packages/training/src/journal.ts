@@ -54,7 +54,7 @@ async function openReadable(storage: RunStorage, log: Logger): Promise<OpenedJou
   } catch (error) {
     if (!SlimeError.is(error, "journal.unreadable")) throw error;
     const aside = await storage.setJournalAside();
-    log.warn("journal.unreadable", { reason: error.message, aside, then: "the run goes on from its newest checkpoint" });
+    log.warn("journal.unreadable", { reason: error.message, aside, next: "the run goes on from its newest checkpoint" });
     return openOnce(storage);
   }
 }

@@ -147,7 +147,7 @@ class RunShell {
         whole.unshift({ ...stored, content });
       } catch (error) {
         if (!SlimeError.is(error, "checkpoint.invalid")) throw error;
-        this.#ports.log.error("checkpoint.invalid", { name: stored.name, reason: error.message, then: "the one before it is taken" });
+        this.#ports.log.error("checkpoint.invalid", { name: stored.name, reason: error.message, taken: "the one before it" });
       }
     }
     if (candidates.length > 0 && newest === null) {

@@ -76,16 +76,15 @@ describe("a weight push", () => {
     const { sim, push, go } = await world();
     const ports = await sim.ports();
     let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
     const fleet = {
       ...ports.fleet,
       list: () =>
         ports.fleet
           .list()
-          .map((handle) =>
-            handle.id === "engine-1"
-              ? { ...handle, engine: { ...handle.engine, flush: () => new Promise<void>((resolve) => void (release = resolve)) } }
-              : handle,
-          ),
+          .map((handle) => (handle.id === "engine-1" ? { ...handle, engine: { ...handle.engine, flush: () => held } } : handle)),
     };
     const slow = weightPush({ ...ports, fleet, pauseMode: "abort", temperature: 1 });
     const report = await go(slow.push({ ...at(1), timeoutMs: 500 }));
