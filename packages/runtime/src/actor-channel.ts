@@ -98,6 +98,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     guard(entry);
     if (call.urgent) queue.unshift(entry);
     else queue.push(entry);
+    if (phase.kind === "waiting") follow();
   };
 
   /** True when the arguments are ready at once; otherwise `drain` follows when they are. */

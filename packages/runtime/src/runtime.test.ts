@@ -125,6 +125,8 @@ describe("calls", () => {
     const other = actor(Counter, { args: [100] });
     expect(await counter.inner({ ref: counter.add.remote(3) })).toEqual({ isRef: true, value: 3 });
     expect(await counter.callOther(other, 5)).toBe(105);
+    const unborn = actor(Counter, { args: [7] });
+    expect(await counter.callOther(unborn, 1)).toBe(8);
     const stored = await put(new Float32Array(100_000));
     expect(await counter.sum(stored)).toBe(0);
     await expect(put(stored as never)).rejects.toMatchObject({ code: "config.invalid" });

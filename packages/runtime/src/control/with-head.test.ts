@@ -19,7 +19,7 @@ let broken: (() => void)[];
 let client: ControlClient;
 let runtime: Runtime;
 
-const start = () => openHead({ store: memoryStore(disk, async () => {}), clock, random, log: silentLogger, events: keptEvents().sink, where: { address: "a", httpAddress: "h", eventsEndpoint: "" } });
+const start = () => openHead({ store: memoryStore(disk, async () => {}), clock, random, log: silentLogger, events: keptEvents().sink });
 
 const dialer: ControlDialer = {
   address: "memory",
