@@ -1,1 +1,1 @@
-export {};
+export { HeadOptions, resolveHead } from "./head-options.js";
