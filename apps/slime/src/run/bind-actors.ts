@@ -71,6 +71,7 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     fleet,
     async [Symbol.asyncDispose]() {
       parts.say("ending the run's actors");
+      fleet.close();
       await Promise.allSettled([trainer.reset("the run ended"), ...[...engines, ...workers, router].map((each) => each.kill({ graceMs: 5_000 }))]);
       await group.remove().catch((error: unknown) => parts.log.warn("run.group_not_removed", { error: String(error) }));
     },

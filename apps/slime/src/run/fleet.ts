@@ -49,6 +49,7 @@ export class Fleet implements EngineFleet {
   #routerLife = 0;
   #router: RouterPort | null = null;
   #started = false;
+  #closed = false;
 
   constructor(parts: FleetParts) {
     this.#parts = parts;
@@ -69,8 +70,14 @@ export class Fleet implements EngineFleet {
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 
+  /** From here on deaths are the run's own doing: nothing is said, nothing is raised again. */
+  close(): void {
+    this.#closed = true;
+  }
+
   /** Says what happened elsewhere, a trainer's death for one. */
   emit(event: FleetEvent): void {
+    if (this.#closed) return;
     for (const listener of [...this.#listeners]) listener(event);
   }
 
@@ -198,7 +205,7 @@ export class Fleet implements EngineFleet {
   #inTurn(what: string, move: () => Promise<void>): void {
     const { clock, random, log } = this.#parts;
     this.#last = this.#last.then(async () => {
-      for (let attempt = 1; ; attempt++) {
+      for (let attempt = 1; !this.#closed; attempt++) {
         try {
           return await move();
         } catch (error) {
