@@ -1,5 +1,7 @@
 /** What users call, against the head's logic over gRPC, a real daemon and real hosts; actors, the daemon and the head are killed. Uses the build. */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { SlimeError, type DeathRecord } from "@slime/core";
 import { until } from "@slime/platform/testing";
@@ -102,6 +104,27 @@ describe("actors in real hosts", () => {
     const group = placementGroup({ bundles: [{ GPU: 1 }, { GPU: 1 }] });
     expect((await group.ready()).map(({ gpuIndex }) => gpuIndex)).toEqual([0, 1]);
     await group.remove();
+  });
+
+  it("an actor makes another, hands it out, and exits on its own; the other stays", async () => {
+    const maker = actor(Counter, { args: [0] });
+    const { made } = await maker.make(7);
+    expect(await made.add(1)).toBe(8);
+    await maker.leave();
+    await until("the maker's end", () => maker.state().state === "DEAD");
+    expect(await caught(maker.add(1))).toMatchObject({ code: "actor.died" });
+    expect(await made.add(1)).toBe(9);
+    await made.kill();
+  });
+
+  it("a driver of its own: its job ends with it, its actors too, and its process ends by itself", async () => {
+    const driver = spawn(process.execPath, [fileURLToPath(new URL("fixtures/driver.mjs", import.meta.url))], { env: { ...process.env, SLIME_HEAD_ADDRESS: head.address }, stdio: ["ignore", "pipe", "inherit"] });
+    let output = "";
+    driver.stdout.on("data", (data: Buffer) => (output += data.toString()));
+    expect(await once(driver, "exit")).toEqual([0, null]);
+    const { pid, total } = JSON.parse(output) as { pid: number; total: number };
+    expect(total).toBe(7);
+    await until("the actor's end", () => !existsSync(`/proc/${pid}`));
   });
 
   it.skipIf(!hasPython)("a Python actor is called like any other", async () => {

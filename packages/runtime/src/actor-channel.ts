@@ -8,7 +8,7 @@
 import { backoffDelayMs, SlimeError, type BackoffPolicy, type Timer } from "@slime/core";
 import type { Peer } from "@slime/rpc";
 import { deathError, deathText, newerView, unavailable, type ActorView } from "./actor-view.js";
-import { allowMany, cancelled, InFlight, inOrder, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
+import { allowMany, cancelled, InFlight, inOrder, neverStarted, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
 import { runtimeLimits } from "./limits.js";
 
 interface Open {
@@ -79,10 +79,8 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
 
   const submit = (call: ChannelCall): void => {
     if (phase.kind === "ended") return call.fail(phase.error);
-    if (call.signal !== undefined) {
-      if (call.signal.aborted) return call.fail(cancelled(call.method, call.signal.reason));
-      allowMany(call.signal);
-    }
+    if (call.signal?.aborted) return call.fail(cancelled(call.method, call.signal.reason));
+    if (call.signal !== undefined) allowMany(call.signal);
     if (pending >= parts.pendingCallsMax && !call.urgent) {
       const { actorId, className } = view;
       return call.fail(
@@ -154,6 +152,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
         if (entry.sending !== sending) return;
         if (open.peer.ended && SlimeError.is(error, "wire.broken")) return disconnected(open);
         open.inFlight.remove(entry);
+        if (neverStarted(error, view.actorId)) return strand(entry);
         fail(entry, call.signal?.aborted === true && error === call.signal.reason ? cancelled(call.method, error) : error);
       },
     );

@@ -117,6 +117,14 @@ export function inOrder(a: Entry, b: Entry): number {
   return Number(b.call.urgent) - Number(a.call.urgent) || a.sequence - b.sequence;
 }
 
+/** What an actor that is ending answers: the call was not begun, and the head will soon say what becomes of the actor. */
+export const endingReason = "it is ending";
+
+/** True when this very actor refused the call because it ends; a method that met another actor's end failed by itself. */
+export function neverStarted(error: unknown, actorId: string): boolean {
+  return SlimeError.is(error, "actor.unavailable") && error.details.actorId === actorId && error.details.reason === endingReason;
+}
+
 const shared = new WeakSet<AbortSignal>();
 
 /** One signal over thousands of calls is how a loop is cancelled, not a leak: Node need not warn of its listeners. */

@@ -6,6 +6,7 @@
 import { SlimeError, type Logger } from "@slime/core";
 import type { ActorDescription, ActorSpec, Handler, IncomingCall } from "@slime/rpc";
 import { prepareResult, readArgs } from "../call-args.js";
+import { endingReason } from "../channel-call.js";
 import { runtimeLimits } from "../limits.js";
 import type { ValueStore } from "../ports.js";
 import { measure } from "../values.js";
@@ -155,7 +156,7 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
       throw new SlimeError("config.invalid", issue, { issues: [issue] });
     }
     if (phaseOfLife !== "open" && !(phaseOfLife === "draining" && call.urgent)) {
-      throw new SlimeError("actor.unavailable", `${className} ${spec.actorId} is ending`, { actorId: spec.actorId, incarnation: spec.incarnation, reason: "it is ending" });
+      throw new SlimeError("actor.unavailable", `${className} ${spec.actorId} is ending`, { actorId: spec.actorId, incarnation: spec.incarnation, reason: endingReason });
     }
     const key = call.idempotencyKey;
     const outcome = key === null ? execute(call, name, group, method) : record.once(key, () => execute(call, name, group, method));
