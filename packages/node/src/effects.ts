@@ -22,8 +22,8 @@ export interface EffectTools {
   readonly gpus: readonly GpuDevice[];
   readonly keeper: ProcessKeeper;
   readonly hosts: HostServer;
-  readonly ports: PortLeases;
-  readonly store: ObjectStore;
+  readonly ports: Pick<PortLeases, "release">;
+  readonly store: Pick<ObjectStore, "freeJob">;
   readonly environment: () => NodeEnvironment;
   readonly commands: HostCommands;
   readonly state: () => NodeState;

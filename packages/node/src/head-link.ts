@@ -1,4 +1,4 @@
-import { Client, credentials, type ClientDuplexStream, type ClientOptions } from "@grpc/grpc-js";
+import { Client, credentials, type ClientOptions } from "@grpc/grpc-js";
 import { backoffDelayMs, SlimeError, type Clock, type Logger, type Random, type Timer } from "@slime/core";
 import { fromFailure, readFailure } from "@slime/rpc";
 import { ControlServiceClient, type Heartbeat, type NodeDown, type NodeDownBatch, type NodeHello, type NodeUp, type NodeUpBatch, type NodeWelcome } from "@slime/rpc/control";
@@ -17,8 +17,29 @@ export interface HeadLink {
   readonly close: (goodbye?: NodeUp) => Promise<void>;
 }
 
+/** The daemon's end of one stream. */
+export interface HeadStream {
+  readonly write: (batch: NodeUpBatch) => unknown;
+  readonly end: () => unknown;
+  readonly cancel: () => void;
+  readonly onData: (hear: (batch: NodeDownBatch) => void) => void;
+  /** It is over: broken for a reason, or ended by the head. */
+  readonly onOver: (hear: (reason: string) => void) => void;
+  readonly onClose: (hear: () => void) => void;
+}
+
+/** A way to the head: gRPC, or memory where a whole cluster is one process. */
+export interface HeadDialler {
+  /** Resolves when the head answers at all. @throws the reason after `timeoutMs`. */
+  readonly ready: (timeoutMs: number) => Promise<void>;
+  readonly open: () => HeadStream;
+  readonly close: () => void;
+}
+
 export interface HeadLinkOptions {
   readonly address: string;
+  /** Default: gRPC. */
+  readonly dial?: (address: string) => HeadDialler;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -51,11 +72,31 @@ export function waitForReady(client: Client, timeoutMs: number, clock: Clock): P
   return new Promise((resolve, reject) => client.waitForReady(clock.wallMs() + timeoutMs, (error) => (error ? reject(error) : resolve())));
 }
 
-type Stream = ClientDuplexStream<NodeUpBatch, NodeDownBatch>;
+function grpcDialler(address: string, clock: Clock): HeadDialler {
+  const client = controlClient(address);
+  return {
+    ready: (timeoutMs) => waitForReady(client, timeoutMs, clock),
+    open() {
+      const stream = client.nodeLink();
+      return {
+        write: (batch) => stream.write(batch),
+        end: () => stream.end(),
+        cancel: () => stream.cancel(),
+        onData: (hear) => void stream.on("data", hear),
+        onOver(hear) {
+          stream.on("error", (error) => hear(error.message));
+          stream.on("end", () => hear("the head ended the stream"));
+        },
+        onClose: (hear) => void stream.once("close", hear),
+      };
+    },
+    close: () => client.close(),
+  };
+}
 
 interface Open {
-  readonly client: ControlServiceClient;
-  readonly stream: Stream;
+  readonly client: HeadDialler;
+  readonly stream: HeadStream;
   welcomed: boolean;
   heardMs: number;
 }
@@ -133,16 +174,15 @@ export function headLink(options: HeadLinkOptions): HeadLink {
   };
   const connect = () => {
     if (closed) return;
-    const client = controlClient(options.address);
-    waitForReady(client, nodeLimits.connectMsMax, clock).then(
+    const client = options.dial?.(options.address) ?? grpcDialler(options.address, clock);
+    client.ready(nodeLimits.connectMsMax).then(
       () => {
         if (closed) return client.close();
-        const stream = client.nodeLink();
+        const stream = client.open();
         const which: Open = { client, stream, welcomed: false, heardMs: clock.nowMs() };
         open = which;
-        stream.on("data", (batch: NodeDownBatch) => receive(which, batch));
-        stream.on("error", (error) => lost(which, error.message));
-        stream.on("end", () => lost(which, "the head ended the stream"));
+        stream.onData((batch) => receive(which, batch));
+        stream.onOver((reason) => lost(which, reason));
         write([{ message: { $case: "hello", value: options.hello() } }]);
         clock.after(nodeLimits.connectMsMax * 5, () => {
           if (!which.welcomed) lost(which, "no welcome");
@@ -174,7 +214,7 @@ export function headLink(options: HeadLinkOptions): HeadLink {
       flush();
       await new Promise<void>((resolve) => {
         const limit = clock.after(1_000, resolve);
-        which.stream.once("close", () => {
+        which.stream.onClose(() => {
           limit.cancel();
           resolve();
         });
