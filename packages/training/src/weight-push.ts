@@ -4,10 +4,11 @@
  * W1 an engine serves only while `open`; W2 it opens only at the version committed last; W3 an engine that fails a step never opens:
  * it is quarantined and restarted; W4 pushes and catch-ups happen one after the other; W5 the calls an engine gets follow the order
  * of its states, whatever happens to the others; W6 a transfer that was given up has no say any more: what its engine answers late neither
- * opens nor quarantines the engine that has taken its place.
+ * opens nor quarantines the engine that has taken its place; W7 a fence that cannot be reached is asked again until the push's deadline:
+ * a router that dies and comes back costs no engine.
  */
 import type { EnginePushState, ExportedWeights, PauseMode, PushReport, WeightSync } from "@slime/backend";
-import { abortable, type Clock, causeChain, deadline, invariant, type Logger, SlimeError } from "@slime/core";
+import { abortable, type Clock, causeChain, deadline, factsOf, invariant, type Logger, SlimeError, sleep } from "@slime/core";
 import type { EngineFleet, EngineHandle, TrainerGang } from "./ports.js";
 
 export interface WeightPushParts {
@@ -23,6 +24,9 @@ export interface WeightPushParts {
 
 /** Largest difference of a canary log-prob. Engine and trainer of one arithmetic agree to 1e-6; other precisions are coarser by far. */
 export const canaryToleranceMax = 1e-2;
+
+/** Between two tries of a fence whose router is away. */
+const fenceRetryMs = 200;
 
 /** What may follow what (W5). */
 const following: Readonly<Record<EnginePushState, readonly EnginePushState[]>> = {
@@ -105,7 +109,7 @@ export function weightPush(parts: WeightPushParts): WeightPush {
     try {
       // One engine that answers nothing must not hold the others' push.
       const transferMs = await abortable(
-        transferTo(parts, handle, expected, (state) => enter(url, state, expected.version, transfer)),
+        transferTo(parts, handle, expected, signal, (state) => enter(url, state, expected.version, transfer)),
         signal,
       );
       return { url, state: "open", reason: null, transferMs };
@@ -188,10 +192,11 @@ async function transferTo(
   parts: WeightPushParts,
   { url, engine, id }: EngineHandle,
   expected: Expected,
+  signal: AbortSignal,
   enter: (state: EnginePushState) => void,
 ): Promise<number> {
   const { version, weights } = expected;
-  await parts.fleet.fence.close(url);
+  await persist(parts, signal, () => parts.fleet.fence.close(url));
   enter("fenced");
   await engine.pause(parts.pauseMode);
   enter("paused");
@@ -215,8 +220,21 @@ async function transferTo(
     await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
   // Said first: an engine that was given up meanwhile must not be opened by a late answer.
   enter("open");
-  await parts.fleet.fence.open(url, version);
+  await persist(parts, signal, () => parts.fleet.fence.open(url, version));
   return transferMs;
+}
+
+/** W7. A router that has just come back does not know its engines yet, so `not_found` passes too. */
+async function persist({ clock, log }: WeightPushParts, signal: AbortSignal, ask: () => Promise<void>): Promise<void> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!factsOf(error).retryable && !SlimeError.is(error, "not_found")) throw error;
+      log.warn("push.fence_away", { reason: causeChain(error).join(": ") });
+      await sleep(clock, fenceRetryMs, signal);
+    }
+  }
 }
 
 /** The engine's own log-probs of a fixed text against the trainer's: equal weights must give equal numbers. */

@@ -13,7 +13,7 @@ export type PushFault = "refuse" | "die" | "corrupt" | "lie" | "stale" | "drift"
 /** How a held update goes on: as one that was slow; or, once its engine is gone, with an answer or a broken connection that come late. */
 export type Release = "goes on" | "answers late" | "breaks late";
 
-export type PushStep = "closing" | "fenced" | "pause" | "flush" | "receive" | "received" | "failed" | "resume" | "open";
+export type PushStep = "away" | "closing" | "fenced" | "pause" | "flush" | "receive" | "received" | "failed" | "resume" | "open";
 
 export interface PushEvent {
   readonly id: string;
@@ -43,6 +43,8 @@ export class PushStage {
   /** Ids of engines that the sync gave up, in order. */
   readonly restarts: string[] = [];
   readonly fence: Fence;
+  /** While true, whoever keeps the fences cannot be reached. */
+  fenceAway = false;
   readonly #actors: Actor[] = [];
   readonly #opened = new Map<string, number>();
   readonly #fenceHolds = new Map<string, Promise<void>>();
@@ -52,14 +54,17 @@ export class PushStage {
     this.fence = {
       close: async (url) => {
         const { id } = this.#at(url);
+        this.#reach(id);
         this.#opened.delete(url);
         this.record(id, "closing");
         await this.#fenceHolds.get(id);
         this.record(id, "fenced");
       },
       open: async (url, version) => {
+        const { id } = this.#at(url);
+        this.#reach(id);
         this.#opened.set(url, version);
-        this.record(this.#at(url).id, "open");
+        this.record(id, "open");
       },
     };
   }
@@ -111,6 +116,12 @@ export class PushStage {
       this.#fenceHolds.delete(id);
       release();
     };
+  }
+
+  #reach(id: string): void {
+    if (!this.fenceAway) return;
+    this.record(id, "away");
+    throw new SlimeError("engine.unavailable", "the router is away", { engine: "router", reason: "ECONNREFUSED" });
   }
 
   steps(id: string): readonly PushStep[] {

@@ -244,7 +244,25 @@ export function weightSyncConformance(name: string, start: (options: WeightSyncO
       await expectServes(subject, "a", 2);
     });
 
-    it("P12: in mode abort a push ends what runs, with what it has", async () => {
+    it.each(["closes", "opens"])("P12: a fence that cannot be reached for a moment as it %s costs no engine", async (moment) => {
+      await using subject = await start(plain);
+      const { stage } = subject;
+      await push(subject, 1);
+      const away = () => ["a", "b"].map((id) => stage.steps(id).filter((step) => step === "away").length);
+      if (moment === "closes") stage.fenceAway = true;
+      else void stage.until(() => stage.events.filter(({ step }) => step === "received").length > 2 && (stage.fenceAway = true));
+      await subject.train();
+      const pushing = push(subject, 2);
+      await stage.until(() => away().every((times) => times === 1));
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      stage.fenceAway = false;
+      subject.pass(pushMs / 2);
+      expect((await pushing).engines.map(({ state }) => state)).toEqual(["open", "open"]);
+      for (const id of ["a", "b"]) await expectServes(subject, id, 2);
+      expect(stage.restarts).toEqual([]);
+    });
+
+    it("P13: in mode abort a push ends what runs, with what it has", async () => {
       await using subject = await start({ pauseMode: "abort", canary: true });
       await push(subject, 1);
       const ended = await crossing(subject);
@@ -252,7 +270,7 @@ export function weightSyncConformance(name: string, start: (options: WeightSyncO
       expect(ended.weightSpans.map(({ version }) => version)).toEqual([1]);
     });
 
-    it.each(["retract", "in_place"] as const)("P13: in mode %s what runs crosses the push and says which tokens came from which weights", async (pauseMode) => {
+    it.each(["retract", "in_place"] as const)("P14: in mode %s what runs crosses the push and says which tokens came from which weights", async (pauseMode) => {
       await using subject = await start({ pauseMode, canary: true });
       await push(subject, 1);
       await subject.train();
