@@ -9,12 +9,13 @@ import type { ProcessIdentity, ProcessTable } from "./process-table.js";
  * The parent of every process we own: a shell that starts it, waits, and writes its exit status, so that the status
  * survives whichever daemon was there. It leads the process group and outlives signals sent to the group; the process gets
  * default handlers, because a trap (other than an ignored signal) is not inherited. $0: pid file, $1: exit file, then the command.
- * The inner shell says its pid and becomes the command.
+ * The inner shell says its pid and becomes the command. The outer one's own stderr is closed: it would write "Killed" among the process's last words.
  */
 const parentScript = `trap : HUP INT QUIT TERM USR1 USR2
 e=$1
 shift
-/bin/sh -c 'echo $$ > "$0" && exec "$@"' "$0" "$@"
+exec 3>&2 2>/dev/null
+(exec 2>&3 3>&-; exec /bin/sh -c 'echo $$ > "$0" && exec "$@"' "$0" "$@")
 s=$?
 echo $s > "$e.tmp" && mv -f "$e.tmp" "$e"
 `;

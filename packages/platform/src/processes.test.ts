@@ -84,10 +84,11 @@ describe.each(testedPlatforms())("processes, %s", (_kind, platform) => {
 
   it("kills what ignores SIGTERM once its grace is over", async () => {
     await using root = await temporaryDirectory();
-    const { launched, mark, out } = await start(platform, root.path, deaf);
+    const { launched, mark, out, logs } = await start(platform, root.path, deaf);
     await until("output", () => out().includes("up"));
     expect(await killTree({ ...launched, mark }, { ...kill, graceMs: 100 })).toEqual([]);
     expect(await exitOf(platform, launched)).toEqual({ exitCode: null, signal: "SIGKILL" });
+    expect(readFileSync(logs.stderr, "utf8")).toBe("");
   });
 
   it("finds by its mark a grandchild that left the group, also after its parents died", async () => {
