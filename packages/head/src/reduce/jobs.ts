@@ -125,7 +125,7 @@ function verdict(job: JobRecord, ended: Ended): JobEnding {
   if (ended.stopped) return { kind: "STOPPED", message: ended.message || "it was stopped", errorType: "" };
   if (ended.exitCode === 0 && (ended.signal ?? "") === "") return { kind: "SUCCEEDED", message: "its driver ended with exit code 0", errorType: "" };
   const how = ended.signal !== undefined && ended.signal !== "" ? `by ${ended.signal}` : ended.exitCode === undefined ? "in a way nobody saw" : `with exit code ${ended.exitCode}`;
-  const message = `its driver ended ${how}${ended.message === "" ? "" : `: ${ended.message}`}`;
+  const message = ended.message === "" ? `its driver ended ${how}` : `its driver ended: ${ended.message}`;
   if (job.attempt < job.spec.attemptsMax) return { kind: "RETRY", message: `${message}; attempt ${job.attempt} of ${job.spec.attemptsMax}`, errorType: "" };
   return { kind: "FAILED", message, errorType: ended.exitCode === 127 ? "JOB_ENTRYPOINT_COMMAND_START_ERROR" : "JOB_ENTRYPOINT_COMMAND_ERROR" };
 }

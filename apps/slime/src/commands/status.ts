@@ -1,0 +1,99 @@
+import { systemClock } from "@slime/core";
+import type { Command } from "commander";
+import { headUrl } from "../client/head-address.js";
+import { headClient } from "../client/head-client.js";
+import { jobIsOver, type ActorView, type NodeView, type StatusView } from "../client/shapes.js";
+import { textTable } from "../client/text-table.js";
+import { jobLines } from "./job.js";
+
+/** Dead actors and ended jobs shown at most; `--json` has more. */
+const endedShownMax = 5;
+
+/** Adds `slime status`. */
+export function register(program: Command): void {
+  program
+    .command("status")
+    .description("the cluster: nodes, what is used, actors and what they wait for, placement groups, jobs")
+    .option("--address <address>", "http address of the head (SLIME_ADDRESS; default: the head of this machine)")
+    .option("--json", "for machines")
+    .addHelpText("after", "\nExamples:\n  slime status\n  slime status --json | jq '.actors[] | select(.state != \"ALIVE\") | .waiting'")
+    .action(async (flags: { readonly address?: string; readonly json?: true }) => {
+      const status = await headClient(headUrl(flags.address)).status();
+      process.stdout.write(flags.json === true ? `${JSON.stringify(status, null, 2)}\n` : `${statusLines(status, systemClock.wallMs()).join("\n")}\n`);
+    });
+}
+
+/** The whole page. */
+export function statusLines(status: StatusView, nowMs: number): readonly string[] {
+  const lines = [`${status.cluster_id}  head ${status.address}  http://${status.http_address}${status.epoch > 1 ? `  life ${status.epoch}` : ""}`];
+  if (status.read_only !== null) lines.push(`THE HEAD ONLY READS: ${status.read_only}`);
+  lines.push("", `Nodes (${status.nodes.filter((node) => node.state === "ALIVE").length} alive)`, ...indent(nodeLines(status.nodes)));
+  const gpus = gpuLines(status.nodes);
+  if (gpus.length > 0) lines.push("", "GPUs", ...indent(gpus));
+  lines.push("", ...section("Actors", actorLines(status.actors)));
+  lines.push("", ...section("Placement groups", groupLines(status)));
+  const ended = status.jobs.filter(jobIsOver);
+  const shown = status.jobs.filter((job) => !jobIsOver(job) || ended.indexOf(job) >= ended.length - endedShownMax);
+  lines.push("", ...section("Jobs", shown.length === 0 ? [] : jobLines(shown, nowMs)));
+  return lines;
+}
+
+function nodeLines(nodes: readonly NodeView[]): readonly string[] {
+  const present = nodes.filter((node) => node.state === "ALIVE" || node.state === "SUSPECT");
+  const gone = nodes.filter((node) => !present.includes(node)).slice(-endedShownMax);
+  if (present.length + gone.length === 0) return ["none has joined: slime-worker join ADDRESS"];
+  return textTable(
+    ["node", "state", "machine", "used"],
+    [...present, ...gone].map((node) => [node.node_id, node.reason === null ? node.state : `${node.state} (${node.reason})`, `${node.hostname} ${node.address}`, present.includes(node) ? useOf(node) : ""]),
+  );
+}
+
+/** `CPU 3/8, GPU 1/2, memory 0/24 GiB`. */
+function useOf(node: NodeView): string {
+  return Object.entries(node.resources)
+    .map(([name, total]) => {
+      const used = round(total - (node.available[name] ?? 0));
+      return name === "memory" ? `memory ${(used / 1_024).toFixed(1)}/${(total / 1_024).toFixed(1)} GiB` : `${name} ${used}/${round(total)}`;
+    })
+    .join(", ");
+}
+
+function gpuLines(nodes: readonly NodeView[]): readonly string[] {
+  const rows = nodes
+    .filter((node) => node.state === "ALIVE" || node.state === "SUSPECT")
+    .flatMap((node) => node.gpus.map((gpu) => [node.node_id, String(gpu.index), gpu.virtual ? "virtual" : gpu.name, `${Math.round(gpu.held * 100)} %`, gpu.utilisation === null ? "–" : `${Math.round(gpu.utilisation * 100)} %`, gpu.held_by.join(", ")]));
+  return rows.length === 0 ? [] : textTable(["node", "gpu", "kind", "held", "busy", "by"], rows);
+}
+
+function actorLines(actors: readonly ActorView[]): readonly string[] {
+  const live = actors.filter((actor) => actor.state !== "DEAD");
+  const dead = actors.filter((actor) => actor.state === "DEAD").slice(-endedShownMax);
+  if (live.length + dead.length === 0) return [];
+  return textTable(
+    ["actor", "class", "state", "node", "pid", "gpu", "does or waits for"],
+    [...live, ...dead].map((actor) => [actor.name || actor.actor_id, actor.class_name, actor.restarts > 0 ? `${actor.state} (restart ${actor.restarts})` : actor.state, actor.node_id ?? "–", String(actor.pid ?? "–"), actor.gpu_indices.join(",") || "–", whyOf(actor)]),
+  );
+}
+
+function whyOf(actor: ActorView): string {
+  if (actor.state === "DEAD") return actor.death === null ? "" : `${actor.death.reason}: ${actor.death.message}`;
+  if (actor.waiting.length > 0) return actor.waiting.join("; ");
+  if (actor.phase === null) return "";
+  return actor.waiting_for === null ? actor.phase : `${actor.phase}, waits for ${actor.waiting_for}`;
+}
+
+function groupLines(status: StatusView): readonly string[] {
+  const live = status.placement_groups.filter((group) => group.state !== "REMOVED");
+  if (live.length === 0) return [];
+  return textTable(
+    ["group", "state", "strategy", "bundles", "where or why not"],
+    live.map((group) => [group.name || group.placement_group_id, group.state, group.strategy, String(group.bundles.length), group.waiting.length > 0 ? group.waiting.join("; ") : group.bundles.map((bundle) => `${(bundle.node_id ?? "").slice(0, 11)}${bundle.gpu_indices.length > 0 ? `:${bundle.gpu_indices.join("+")}` : ""}`).join(" ")]),
+  );
+}
+
+function section(title: string, lines: readonly string[]): readonly string[] {
+  return lines.length === 0 ? [`${title}: none`] : [`${title} (${lines.length - 1})`, ...indent(lines)];
+}
+
+const indent = (lines: readonly string[]): readonly string[] => lines.map((line) => `  ${line}`);
+const round = (value: number): number => Math.round(value * 10_000) / 10_000;
