@@ -48,9 +48,9 @@ interface Settings {
 
 const settings: Settings = {
   model: {},
-  optimizer: { lr: 1.5e-3, adamBeta2: 0.99 },
-  entropyCoef: 0.035,
-  steps: 250,
+  optimizer: { lr: 1e-3, adamBeta2: 0.99 },
+  entropyCoef: 0.03,
+  steps: 300,
   prompts: 64,
   group: 8,
   exactBonus: 0,
