@@ -1,7 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
-import { type Logger, SlimeError, systemClock, systemRandom } from "@slime/core";
+import { systemClock, systemRandom } from "@slime/core";
 import { detectPlatform } from "@slime/platform";
 import type { RunMode } from "@slime/rl-config";
 import { init } from "@slime/runtime";
@@ -10,6 +10,7 @@ import type { Command } from "commander";
 import { driverLog } from "../driver-log.js";
 import { openRunData } from "../run-data.js";
 import { readRunFlags, runFlagsCommand } from "../run-flags.js";
+import { stopOnSignals } from "../stop-on-signals.js";
 import { summaryLines } from "../summary-lines.js";
 import { terminalProgress } from "../terminal-progress.js";
 import { createRun } from "../wiring.js";
@@ -35,7 +36,7 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   const { config } = readRunFlags(mode, words);
   const log = driverLog(systemClock);
   const progress = terminalProgress(process.stdout, systemClock);
-  using stop = stopOnSignals(log);
+  using stop = stopOnSignals((signal) => log.info("run.stopping", { signal, then: "the same command resumes from the last checkpoint" }));
   // Bad data is found before any GPU is taken.
   await using data = await openRunData(config, stop.signal);
   const runId = newRunId();
@@ -61,24 +62,4 @@ function newRunId(): string {
   const jobId = process.env["SLIME_JOB_ID"];
   if (jobId !== undefined && jobId !== "") return jobId;
   return `run-${new Date(systemClock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-")}`;
-}
-
-/** Ctrl-C and a job's stop end the run in order; what is durable stays. A second signal ends the process at once. */
-function stopOnSignals(log: Logger): { readonly signal: AbortSignal } & Disposable {
-  const controller = new AbortController();
-  const onSignal = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(130);
-    log.warn("run.stopping", { signal: name });
-    controller.abort(
-      new SlimeError("call.cancelled", `stopped by ${name}; the same command resumes from the last checkpoint`, { what: "run" }),
-    );
-  };
-  const signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"];
-  for (const name of signals) process.on(name, onSignal);
-  return {
-    signal: controller.signal,
-    [Symbol.dispose]: () => {
-      for (const name of signals) process.off(name, onSignal);
-    },
-  };
 }
