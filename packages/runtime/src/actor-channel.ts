@@ -27,6 +27,7 @@ type Phase =
 
 const redial: BackoffPolicy = { firstMs: 20, factor: 1.5, delayMsMax: 1_000, jitter: 0.2, triesMax: Number.POSITIVE_INFINITY };
 
+/** The channel of one actor in this process, in whatever state `first` says the actor is. */
 export function actorChannel(first: ActorView, parts: ChannelParts): ActorChannel {
   const { clock } = parts;
   let view = first;

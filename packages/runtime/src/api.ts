@@ -34,7 +34,9 @@ type Values<Refs extends readonly ObjectRef<unknown>[]> = { -readonly [I in keyo
  * Says every 30 s whom it waits for. @throws the call's own error, object.lost, call.deadline, call.cancelled.
  */
 export function get<T>(ref: ObjectRef<T>, options?: WaitOptions): Promise<T>;
+/** A list of references, each of its own type. */
 export function get<const Refs extends readonly ObjectRef<unknown>[]>(refs: Refs, options?: WaitOptions): Promise<Values<Refs>>;
+/** Both forms. */
 export async function get(wanted: ObjectRef<unknown> | readonly ObjectRef<unknown>[], options: WaitOptions = {}): Promise<unknown> {
   const { parts, fetch } = currentRuntime();
   const refs = wanted instanceof ObjectRef ? [wanted] : wanted;

@@ -30,7 +30,7 @@ export interface ActorPlacementOptions {
   readonly gpuVisibility?: "assigned" | "all" | "none";
   /** Calls at once outside any group. Default 1: serial. */
   readonly concurrency?: number;
-  /** Named groups and their calls at once. A class binds methods to them by `static methodGroups = { read: "io" }`. */
+  /** Named groups and their calls at once. A class binds methods to them by `static methodGroups = { read: "io" }`; without the group here they run in the default one. */
   readonly concurrencyGroups?: Readonly<Record<string, number>>;
   /** Lives after the first; -1: no limit. Default 0. */
   readonly maxRestarts?: number;

@@ -16,6 +16,7 @@ export function setCurrentRuntime(runtime: Runtime): void {
   current = runtime;
 }
 
+/** Leaves none in place; null when there was none. */
 export function takeCurrentRuntime(): Runtime | null {
   const before = current;
   current = null;

@@ -1,10 +1,11 @@
 import { SlimeError } from "@slime/core";
-import { virtualClock } from "@slime/core/testing";
+import { keptLog, virtualClock } from "@slime/core/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { actor, ctx, defineActors, free, gang, get, kv, nodes, ObjectRef, placementGroup, put, wait, type ActorHandle } from "./index.js";
 import { memoryCluster, type MemoryCluster } from "./testing/index.js";
 
 export class Counter {
+  static readonly methodGroups = { later: "io" };
   total: number;
   constructor(start = 0) {
     if (start < 0) throw new RangeError("a counter starts at 0 or above");
@@ -34,6 +35,7 @@ export class Counter {
     return other.add(n);
   }
   waitForAbort(): Promise<string> {
+    ctx().phase("waiting", { waitingFor: "an abort" });
     const call = ctx().call;
     return new Promise((_, reject) => {
       call?.signal.addEventListener("abort", () => {
@@ -186,6 +188,48 @@ describe("cancellation and deadlines", () => {
     expect(await counter.health()).toBe("ok");
     await clock.run(60);
     expect(await blocked).toMatchObject({ code: "call.deadline" });
+  });
+});
+
+describe("room", () => {
+  it("a caller's bound refuses with actor.busy; health and abort pass", async () => {
+    const counter = actor(Counter, { pendingCallsMax: 2 });
+    await counter.add(0);
+    const controller = new AbortController();
+    const waiting = [1, 2].map(() => counter.waitForAbort.options({ signal: controller.signal })().catch((e: unknown) => e));
+    await expect(counter.add(1)).rejects.toMatchObject({ code: "actor.busy", details: { pending: 2, pendingMax: 2 } });
+    expect(() => counter.add.send(1)).toThrow(/actor.busy/);
+    expect(await counter.health()).toBe("ok");
+    controller.abort();
+    await Promise.all(waiting);
+    expect(await counter.add(0)).toBe(-1);
+  });
+
+  it("named groups have their own room: by the class's methodGroups, or by the call", async () => {
+    const counter = actor(Counter, { concurrencyGroups: { io: 1 } });
+    await counter.add(0);
+    const controller = new AbortController();
+    const blocked = counter.waitForAbort.options({ signal: controller.signal })().catch((e: unknown) => e);
+    expect(await counter.later(1)).toBe(1);
+    expect(await counter.add.options({ concurrencyGroup: "io" })(1)).toBe(2);
+    await expect(counter.add.options({ concurrencyGroup: "nope" })(1)).rejects.toMatchObject({ code: "config.invalid" });
+    controller.abort();
+    await blocked;
+  });
+
+  it("after 30 s a get says whom it waits for, and in which phase that is", async () => {
+    await cluster[Symbol.asyncDispose]();
+    const { log, lines } = keptLog();
+    cluster = memoryCluster({ clock, log });
+    const counter = actor(Counter, { name: "trainer-0" });
+    const controller = new AbortController();
+    const ref = counter.waitForAbort.options({ signal: controller.signal }).remote();
+    const waiting = get(ref).catch((e: unknown) => e);
+    await clock.run(31_000);
+    const line = lines.find(({ event }) => event === "runtime.waiting");
+    expect(line?.fields).toMatchObject({ className: "Counter", method: "waitForAbort", state: "ALIVE", phase: "waiting", waitsFor: "an abort", running: ["waitForAbort"] });
+    controller.abort();
+    expect(await waiting).toMatchObject({ code: "call.cancelled" });
   });
 });
 

@@ -51,6 +51,7 @@ export interface Runtime {
 /** Methods that always have room, here and in the actor. */
 const urgentMethods: ReadonlySet<string> = new Set(["health", "abort", "slime.ping", "slime.describe"]);
 
+/** A runtime from its parts; nothing is connected before somebody is called. */
 export function createRuntime(parts: RuntimeParts): Runtime {
   const { clock, random, log } = parts;
   const channels = new Map<string, { readonly channel: ActorChannel; readonly handle: object; readonly defaults: CallDefaults }>();

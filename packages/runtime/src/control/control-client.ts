@@ -46,6 +46,7 @@ interface Outstanding {
 const greetingMsMax = 10_000;
 const reconnect: BackoffPolicy = { firstMs: 50, factor: 1.5, delayMsMax: 1_000, jitter: 0.2, triesMax: Number.POSITIVE_INFINITY };
 
+/** Opens the link at once, and again whenever it ends, until `close`. */
 export function controlClient(parts: ControlClientParts): ControlClient {
   const { dialer, clock, log } = parts;
   const outstanding = new Map<number, Outstanding>();

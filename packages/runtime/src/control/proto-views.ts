@@ -49,6 +49,7 @@ export function failureIn(bytes: Uint8Array): SlimeError | null {
   }
 }
 
+/** Bundles keep the order they came in: rank order. */
 export function placementGroupView(info: PlacementGroupInfo): PlacementGroupView {
   const rows = info.bundles.map((bundle): PlacementRow => {
     const gpus = bundle.gpuIndices.map((index, at) => ({ index, uuid: bundle.gpuUuids[at] ?? "" }));
@@ -64,6 +65,7 @@ export function placementGroupView(info: PlacementGroupInfo): PlacementGroupView
   };
 }
 
+/** Amounts in whole resources, not units. */
 export function nodeView(info: NodeInfo): NodeView {
   const { nodeId, state, hostname, address, pid, resources, available, gpus, labels } = info;
   return { nodeId, state: state as NodeView["state"], hostname, address, pid, resources: resourceAmounts(resources), available: resourceAmounts(available), gpus, labels };

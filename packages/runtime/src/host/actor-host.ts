@@ -50,6 +50,7 @@ type Life =
   | { readonly kind: "constructing"; readonly spec: ActorSpec; readonly socketPath: string }
   | { readonly kind: "alive"; readonly spec: ActorSpec; readonly socketPath: string; readonly actor: HostedActor; readonly server: Server; readonly runtime: Runtime };
 
+/** Starts looking for the daemon; everything else follows from what it says. */
 export function startHost(parts: ActorHostParts): ActorHost {
   const { identity, clock, log } = parts;
   let life: Life = { kind: "idle" };

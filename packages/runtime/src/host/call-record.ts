@@ -17,11 +17,12 @@ export interface CallRecordLimits {
  * K2: what was cancelled is forgotten, so it may run again. K3: the oldest finished entries go first; a running one never goes.
  */
 export interface CallRecord {
-  /** The outcome of the call with this key; runs it if there was none. `sizeOf` estimates a result. */
+  /** The outcome of the call with this key; runs it if there was none. */
   readonly once: (key: string, run: () => unknown) => Promise<unknown>;
   readonly size: () => number;
 }
 
+/** `sizeOf` estimates the bytes a result holds. */
 export function callRecord(limits: CallRecordLimits, sizeOf: (value: unknown) => number): CallRecord {
   const entries = new Map<string, Recorded>();
   let bytes = 0;

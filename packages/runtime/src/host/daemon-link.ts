@@ -37,6 +37,7 @@ type State =
 const search: BackoffPolicy = { firstMs: 50, factor: 1.5, delayMsMax: 1_000, jitter: 0.2, triesMax: Number.POSITIVE_INFINITY };
 const reportTimeoutMs = 5_000;
 
+/** Begins to search at once; the grace counts from here. */
 export function daemonLink(parts: DaemonLinkParts): DaemonLink {
   const { clock, log } = parts;
   let state: State = { kind: "searching", attempt: 1, timer: null };

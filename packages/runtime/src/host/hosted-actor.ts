@@ -144,15 +144,16 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     if (call.method === "slime.describe") return describe();
     const at = call.method.indexOf("@");
     const name = at < 0 ? call.method : call.method.slice(0, at);
-    const groupName = at < 0 ? (methodGroups[name] ?? null) : call.method.slice(at + 1);
-    const group = run.group(groupName, call.urgent || name === "health" || name === "abort");
+    const urgent = call.urgent || name === "health" || name === "abort";
+    // A group the class names counts where the actor was given it; one the call names must be there.
+    const group = at < 0 ? (run.group(methodGroups[name] ?? null, urgent) ?? run.group(null, urgent)) : run.group(call.method.slice(at + 1), urgent);
     const method = methods.get(name);
     if (method === undefined) {
       const has = [...methods.keys()].sort();
       throw new SlimeError("actor.no_method", `${className} has no method ${name}; it has ${has.join(", ")}`, { actorId: spec.actorId, method: name, has });
     }
     if (group === undefined) {
-      const issue = `${className} has no concurrency group ${groupName}; give it in the actor's concurrencyGroups`;
+      const issue = `${className} has no concurrency group ${call.method.slice(at + 1)}; give it in the actor's concurrencyGroups`;
       throw new SlimeError("config.invalid", issue, { issues: [issue] });
     }
     if (phaseOfLife !== "open" && !(phaseOfLife === "draining" && call.urgent)) {
