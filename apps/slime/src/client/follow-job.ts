@@ -47,3 +47,14 @@ export async function followJob(client: HeadClient, id: string, options: FollowJ
     await sleep(clock, delayMs, signal);
   }
 }
+
+/** Exit code of a job that was stopped, and of a Ctrl-C that left one running. */
+export const interruptedExitCode = 130;
+
+/** The driver's own exit code; 128 + n for a signal; 1 for a failure that has none. */
+export function exitCodeOf(job: JobView): number {
+  if (job.state === "SUCCEEDED") return 0;
+  if (job.state === "STOPPED") return interruptedExitCode;
+  if (job.driver_exit_code !== null && job.driver_exit_code !== 0) return job.driver_exit_code;
+  return job.driver_signal === "SIGKILL" ? 137 : job.driver_signal === "SIGTERM" ? 143 : 1;
+}

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { SlimeError, systemClock, systemRandom } from "@slime/core";
 import type { Command } from "commander";
-import { followJob } from "../client/follow-job.js";
+import { exitCodeOf, followJob, interruptedExitCode } from "../client/follow-job.js";
 import { headUrl } from "../client/head-address.js";
 import { headClient, type HeadClient, type Submission } from "../client/head-client.js";
 import { jobIsOver, type JobView } from "../client/shapes.js";
@@ -22,9 +22,6 @@ interface SubmitFlags {
 }
 
 const addressHelp = "http address of the head (SLIME_ADDRESS; default: the head of this machine)";
-/** Exit code of a job that was stopped, and of a Ctrl-C that left one running. */
-const interruptedExitCode = 130;
-
 const out = (text: string): void => void process.stdout.write(text);
 /** What the command itself says goes to stderr: stdout is the job's. */
 const note = (text: string): void => void process.stderr.write(`slime: ${text}\n`);
@@ -177,14 +174,6 @@ async function printLog(client: HeadClient, id: string): Promise<void> {
     throw new SlimeError("head.unavailable", `${client.url} answered ${response.status}`, { address: client.url });
   }
   out(((await response.json()) as { readonly logs: string }).logs);
-}
-
-/** The driver's own exit code; 128 + n for a signal; 1 for a failure that has none. */
-export function exitCodeOf(job: JobView): number {
-  if (job.state === "SUCCEEDED") return 0;
-  if (job.state === "STOPPED") return interruptedExitCode;
-  if (job.driver_exit_code !== null && job.driver_exit_code !== 0) return job.driver_exit_code;
-  return job.driver_signal === "SIGKILL" ? 137 : job.driver_signal === "SIGTERM" ? 143 : 1;
 }
 
 /** A table: one job a line. */
