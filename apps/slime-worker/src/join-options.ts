@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { SlimeError } from "@slime/core";
@@ -38,15 +39,29 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /** Where nodes of this machine keep their state. */
 export function nodesDirOf(env: Env): string {
-  return resolve(env["SLIME_HOME"] || join(homedir(), ".slime"), "nodes");
+  return resolve(homeOf(env), "nodes");
 }
 
-/** flag > environment > default. @throws SlimeError `config.invalid` with all issues at once, `usage`, `address.refused`. */
+function homeOf(env: Env): string {
+  return env["SLIME_HOME"] || join(homedir(), ".slime");
+}
+
+/** Where the head of this machine listens, as it wrote down itself; it may have died since. */
+function headOfHome(env: Env): string | undefined {
+  try {
+    const { grpcAddress } = JSON.parse(readFileSync(resolve(homeOf(env), "head", "head.json"), "utf8")) as { readonly grpcAddress?: unknown };
+    return typeof grpcAddress === "string" ? grpcAddress : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** flag > environment > the head of this machine > default. @throws SlimeError `config.invalid` with all issues at once, `usage`, `address.refused`. */
 export function resolveJoin(flags: Readonly<Record<string, unknown>>, env: Env): ResolvedJoin {
-  const fromEnv = { address: env["SLIME_HEAD_ADDRESS"], nodeIp: env["SLIME_NODE_IP"], log: env["SLIME_LOG"] };
+  const fromEnv = { address: env["SLIME_HEAD_ADDRESS"] || headOfHome(env), nodeIp: env["SLIME_NODE_IP"], log: env["SLIME_LOG"] };
   const known = Object.fromEntries(Object.entries({ ...dropUndefined(fromEnv), ...dropUndefined(flags) }));
   if (known["address"] === undefined) {
-    const issue = "the head's address is missing: `slime-worker join 127.0.0.1:6380`, or set SLIME_HEAD_ADDRESS";
+    const issue = "no head is known here: start one with `slime-head start`, or give its address: `slime-worker join 127.0.0.1:6380`";
     throw new SlimeError("usage", issue, { issues: [issue] });
   }
   const parsed = JoinOptions.safeParse(known);

@@ -23,7 +23,7 @@ const program = new Command("slime-worker").description("Gives this machine to a
 program
   .command("join")
   .description("join the cluster whose head is at ADDRESS, and stay until stopped")
-  .argument("[ADDRESS]", "host:port of the head, loopback only (SLIME_HEAD_ADDRESS)")
+  .argument("[ADDRESS]", "host:port of the head, loopback only (default: SLIME_HEAD_ADDRESS, then the head of this machine)")
   .option("--num-gpus <n>", "declare n virtual GPUs; without it nvidia-smi is asked for the real ones")
   .option("--num-cpus <n>", "processors to give (default: what this process may use)")
   .option("--memory <amount>", "memory to give, in MiB or with a unit: 8GiB (default: the machine's)")
@@ -41,6 +41,7 @@ program
     "after",
     `
 Examples:
+  slime-worker join                                 # the head that was started on this machine
   slime-worker join 127.0.0.1:6380                  # all processors, memory and GPUs of this machine
   slime-worker join 127.0.0.1:6380 --num-gpus 4     # four virtual GPUs, for trying placements without any
   slime-worker join 127.0.0.1:6380 --labels zone=a  # several nodes may share a machine: run it again
