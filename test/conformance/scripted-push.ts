@@ -1,29 +1,23 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { batches, conformanceLoss, same, stepOf } from "@slime/backend/conformance";
-import { type ScriptedGang, startScriptedGang } from "@slime/backend/testing";
+import { ScriptedGangs } from "@slime/backend/testing";
 import { SlimeError } from "@slime/core";
 import { op, type PushBackend } from "./push-subject.js";
 import { ScriptedEngine, scriptedChecksum, scriptedVocabulary } from "./scripted-engine.js";
 
 const optimizer = { lr: 0.5, lrWarmupSteps: 0, weightDecay: 0, adamBeta1: 0.9, adamBeta2: 0.999, adamEps: 1e-8, clipGrad: 1 };
 
-/** Four processes take a second to start, so a gang that nothing broke goes from one subject to the next. */
-const idle: ScriptedGang[] = [];
-
-/** Ends what is left of the gangs. */
-export async function closeScriptedGangs(): Promise<void> {
-  for (const gang of idle.splice(0)) await gang[Symbol.asyncDispose]();
-}
+/** Closed by the test file. */
+export const scriptedGangs = new ScriptedGangs(2, 1_000);
 
 /** The scripted gang (Python, pipeline 2 × data parallel 2) and engines in memory that hold its model. */
 export const scriptedPush: PushBackend = {
   longTokens: 64,
   logProbDifferenceMax: 1e-6,
   async startTrainer(folder, load) {
-    const gang = idle.pop() ?? (await startScriptedGang(2, 1_000));
+    const gang = await scriptedGangs.take();
     const { trainer, ranks } = gang;
-    let broken = false;
     await trainer.init(
       op(),
       same({ hfCheckpoint: "none", fromScratch: true, seed: 3, load, refLoad: null, loss: conformanceLoss, optimizer }),
@@ -34,10 +28,7 @@ export const scriptedPush: PushBackend = {
       async train(op) {
         await trainer.trainStep(op, stepOf({ ...shape, trainer }, batches(shape)));
       },
-      breakExport() {
-        broken = true;
-        ranks[2]?.plan({ op: "exportWeights", moment: "half", kind: "die" });
-      },
+      breakExport: () => ranks[2]?.plan({ op: "exportWeights", moment: "half", kind: "die" }),
       async merge(parts, version) {
         const pieces = await Promise.all(
           parts.map(async ({ path, bytes, checksum }) => {
@@ -52,7 +43,7 @@ export const scriptedPush: PushBackend = {
         await writeFile(path, whole);
         return { kind: "shared-memory", path, bytes: whole.length, checksum: scriptedChecksum(whole), tensors: parts.flatMap(({ tensors }) => tensors) };
       },
-      close: async () => (broken ? gang[Symbol.asyncDispose]() : void idle.push(gang)),
+      close: async () => gang[Symbol.asyncDispose](),
     };
   },
   async startEngine(id) {

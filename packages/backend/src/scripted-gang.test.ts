@@ -2,15 +2,18 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { batches, conformanceLoss, same, stepOf, trainerConformance, type TrainerSubject } from "./conformance/index.js";
-import { type ScriptedGang, startScriptedGang } from "./testing/index.js";
+import { type ScriptedGang, ScriptedGangs } from "./testing/index.js";
 
 const python = spawnSync("python3", ["-c", "import sys; sys.exit(0 if sys.version_info >= (3, 10) else 1)"]).status === 0;
 const op = (opId: string, timeoutMs = 30_000) => ({ opId, timeoutMs });
 
+const gangs = new ScriptedGangs(2, 1_000);
+afterAll(() => gangs.close());
+
 async function start(): Promise<TrainerSubject & { readonly gang: ScriptedGang }> {
-  const gang = await startScriptedGang(2, 1_000);
+  const gang = await gangs.take();
   return {
     gang,
     trainer: gang.trainer,

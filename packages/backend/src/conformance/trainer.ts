@@ -170,7 +170,24 @@ export function trainerConformance(name: string, start: () => Promise<TrainerSub
       const failure = await caught(subject.trainer.trainStep(op(), stepOf(subject, batches(subject))));
       expect(failure).toMatchObject({ code: "gang.rank_failed", details: { op: "trainStep", failedRanks: [culprit] } });
     });
+
+    it("T10: log-probs are those of the loss's temperature, or of the one asked for", async () => {
+      await using subject = await start();
+      const plain = await withTemperature(subject, 1, op());
+      const ask = logProbs(subject, batches(subject), "actor");
+      const atOne = await subject.trainer.computeLogProbs(op(), ask);
+      await using other = await start();
+      await withTemperature(other, 0.5, op());
+      expect(await other.trainer.computeLogProbs(op(), ask)).not.toEqual(atOne);
+      expect(await other.trainer.computeLogProbs(op(), each(other, (replica) => ({ tag: "actor" as const, batch: plain[replica] as RankBatch, temperature: 1 })))).toEqual(atOne);
+    });
   });
+}
+
+/** Initialises a subject whose logits are divided by `temperature`; returns its batches. */
+async function withTemperature(subject: TrainerSubject, temperature: number, op: Op): Promise<readonly RankBatch[]> {
+  await subject.trainer.init(op, same({ ...subject.init, loss: { ...subject.init.loss, temperature } }));
+  return batches(subject);
 }
 
 export const same = <T>(request: T): PerRank<T> => ({ kind: "same", request });

@@ -1,2 +1,2 @@
 export { sampleOf } from "./samples.js";
-export { type ScriptedFault, type ScriptedGang, ScriptedRank, startScriptedGang } from "./scripted-gang.js";
+export { type ScriptedFault, type ScriptedGang, ScriptedGangs, ScriptedRank, startScriptedGang } from "./scripted-gang.js";

@@ -26,6 +26,8 @@ export class ScriptedRank implements TrainerRank {
   readonly pid: number;
   /** Answers to calls that nobody waits for any more: late ones and second ones. */
   strayAnswers = 0;
+  /** Something was planned for it, or went wrong: what its peers sent may still lie in its sockets, so nobody else should use it. */
+  spoiled = false;
   readonly listening: Promise<void>;
   readonly exited: Promise<void>;
   readonly #child: ChildProcess;
@@ -44,6 +46,7 @@ export class ScriptedRank implements TrainerRank {
     this.exited = new Promise((resolve) => {
       this.#child.on("exit", (exitCode, signal) => {
         const what = `rank ${rank}`;
+        this.spoiled = true;
         this.#gone = new SlimeError("process.exited", `${what} ended with ${signal ?? `exit code ${exitCode}`}`, { what, exitCode, signal });
         for (const waiting of this.#pending.values()) waiting.reject(this.#gone);
         this.#pending.clear();
@@ -53,6 +56,7 @@ export class ScriptedRank implements TrainerRank {
   }
 
   plan(fault: ScriptedFault): void {
+    this.spoiled = true;
     this.#say({ fault });
   }
 
@@ -88,7 +92,10 @@ export class ScriptedRank implements TrainerRank {
     if (this.#gone !== null) return Promise.reject(this.#gone);
     const id = this.#nextId++;
     return new Promise<T>((resolve, reject) => {
-      const stop = () => this.#say({ abort: id });
+      const stop = () => {
+        this.spoiled = true;
+        this.#say({ abort: id });
+      };
       op.signal?.addEventListener("abort", stop, { once: true });
       const over = () => op.signal?.removeEventListener("abort", stop);
       this.#pending.set(id, {
@@ -108,6 +115,7 @@ export class ScriptedRank implements TrainerRank {
   #hear(answer: Answer): void {
     const waiting = this.#pending.get(answer.id);
     this.#pending.delete(answer.id);
+    if (waiting === undefined || answer.failure !== undefined) this.spoiled = true;
     if (waiting === undefined) this.strayAnswers++;
     else if (answer.failure === undefined) waiting.resolve(answer.value);
     else waiting.reject(new SlimeError(answer.failure.code as ErrorCode, answer.failure.message, answer.failure.details as ErrorDetails[ErrorCode]));
@@ -143,4 +151,33 @@ export async function startScriptedGang(dataParallel: number, settleMsMax: numbe
       rmSync(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** Four Python processes take a second to start, so a gang that nothing spoiled goes from one test to the next; `init` makes it new. */
+export class ScriptedGangs {
+  readonly #idle: ScriptedGang[] = [];
+  readonly #dataParallel: number;
+  readonly #settleMsMax: number;
+
+  constructor(dataParallel: number, settleMsMax: number) {
+    this.#dataParallel = dataParallel;
+    this.#settleMsMax = settleMsMax;
+  }
+
+  /** A gang before its `init`. Disposing gives it back, or ends it when it was spoiled. Op ids must differ over all its users. */
+  async take(): Promise<ScriptedGang> {
+    const gang = this.#idle.pop() ?? (await startScriptedGang(this.#dataParallel, this.#settleMsMax));
+    return {
+      ...gang,
+      [Symbol.asyncDispose]: async () => {
+        if (gang.ranks.some((rank) => rank.spoiled)) await gang[Symbol.asyncDispose]();
+        else this.#idle.push(gang);
+      },
+    };
+  }
+
+  /** Ends all that are not in use. */
+  async close(): Promise<void> {
+    await Promise.all(this.#idle.splice(0).map((gang) => gang[Symbol.asyncDispose]()));
+  }
 }
