@@ -51,7 +51,7 @@ export function runSettings(
     temperature: 1,
     staleness: config.maxStaleness === null ? null : { lagMax: config.maxStaleness, policy: config.stalenessPolicy },
     // With one step per rollout the step's own log-probs, detached, are the old policy's.
-    needOldLogProbs: (derived.stepsPerRollout > 1 || config.useTis || config.klCoef !== 0) && !config.useRolloutLogprobs,
+    needOldLogProbs: derived.stepsPerRollout > 1 && !config.useRolloutLogprobs,
     needRefLogProbs: derived.needsReference,
     refUpdateInterval: config.refUpdateInterval,
     rolloutGpus: derived.rolloutGpus,
