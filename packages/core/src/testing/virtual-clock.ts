@@ -25,7 +25,7 @@ export function virtualClock(startMs = 0): VirtualClock {
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
   return {
     nowMs: () => now,
-    wallMs: () => 1_700_000_000_000 + now,
+    wallMs: () => 1_700_000_000_000 + Math.floor(now),
     after(delayMs, run) {
       const timer = { at: now + Math.max(0, delayMs), order: sequence++, run };
       timers.add(timer);
