@@ -1,4 +1,4 @@
-/** What users call, against the head's logic over gRPC, a real daemon and real hosts; actors, the daemon and the head are killed. Uses the build. */
+/** What users call, against a real head, daemon and hosts, each a process; actors, the daemon and the head are killed. Uses the build. */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
@@ -8,19 +8,19 @@ import { until } from "@slime/platform/testing";
 import { actor, free, gang, get, init, kv, nodes, placementGroup, put, pythonActor, wait, type ActorHandle, type Session } from "@slime/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Counter } from "./fixtures/counter.js";
-import { grpcHead, type GrpcHead } from "./grpc-head.js";
+import { headProcess, type HeadProcess } from "./head-process.js";
 import { Machine, type Daemon } from "./node-fixture.js";
 
 const hasPython = spawnSync("python3", ["-c", "import sys; sys.exit(sys.version_info < (3, 10))"]).status === 0;
 const caught = (work: Promise<unknown>): Promise<unknown> => work.then((value) => value, (error: unknown) => error);
 
 let machine: Machine;
-let head: GrpcHead;
+let head: HeadProcess;
 let daemon: Daemon;
 let session: Session;
 
 beforeAll(async () => {
-  head = await grpcHead();
+  head = await headProcess();
   machine = new Machine(head.clusterId);
   process.env["SLIME_STORE_DIR"] = machine.storeDir;
   daemon = machine.join(head.address, "--num-cpus", "8", "--num-gpus", "2");
