@@ -104,7 +104,7 @@ function jobRoutes(app: FastifyInstance, head: Head, options: ManagementOptions)
     const record = (await head.ask({ kind: "job.submit", job })) as JobRecord;
     return { job_id: record.jobId, submission_id: record.submissionId };
   });
-  app.get("/api/jobs", async () => [...head.state.jobs.values()].map((job) => jobJson(head.state, job)));
+  app.get("/api/jobs", async () => inOrder(head.state.jobs.values()).map((job) => jobJson(head.state, job)));
   app.get("/api/jobs/:id", async (request) => jobJson(head.state, find(request)));
   app.delete("/api/jobs/:id", async (request) => ({ deleted: await head.ask({ kind: "job.delete", jobId: find(request).jobId }) }));
   app.post("/api/jobs/:id/stop", async (request) => {
@@ -175,9 +175,14 @@ function stateRoutes(app: FastifyInstance, head: Head, options: ManagementOption
   const about = () => ({ nowMs: head.nowMs(), readOnly: head.readOnly() });
   app.get("/api/status", async () => statusJson(head.state, about()));
   app.get("/api/nodes", async () => nodesJson(head.state, head.nowMs()));
-  app.get("/api/actors", async () => [...head.state.actors.values()].map((actor) => actorJson(head.state, actor)));
-  app.get("/api/placement_groups", async () => [...head.state.groups.values()].map(groupJson));
+  app.get("/api/actors", async () => inOrder(head.state.actors.values()).map((actor) => actorJson(head.state, actor)));
+  app.get("/api/placement_groups", async () => inOrder(head.state.groups.values()).map(groupJson));
   app.get("/metrics", async (_request, reply) => reply.type(options.registry.contentType).send(await scrape(head, options.registry)));
+}
+
+/** Oldest first; a store gives its records back in the order of their ids. */
+function inOrder<R extends { readonly order: number }>(records: Iterable<R>): readonly R[] {
+  return [...records].sort((a, b) => a.order - b.order);
 }
 
 /** A whole number of a query string. @throws SlimeError `config.invalid`. */

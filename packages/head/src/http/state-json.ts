@@ -188,9 +188,9 @@ export function statusJson(state: HeadState, about: { readonly nowMs: number; re
     read_only: about.readOnly,
     resources,
     nodes,
-    actors: [...state.actors.where("life", "dead").slice(-endedMax), ...state.actors.where("life", "live")].map((actor) => actorJson(state, actor)),
-    placement_groups: [...state.groups.where("life", "over").slice(-endedMax), ...state.groups.where("life", "live")].map(groupJson),
-    jobs: [...state.jobs.values()].filter((job) => !jobEnded(job)).concat(state.jobs.where("life", "ended").slice(-endedMax)).sort((a, b) => a.order - b.order).map((job) => jobJson(state, job)),
+    actors: [...state.actors.where("life", "dead").slice(-endedMax), ...state.actors.where("life", "live").toSorted(byOrder)].map((actor) => actorJson(state, actor)),
+    placement_groups: [...state.groups.where("life", "over").slice(-endedMax), ...state.groups.where("life", "live").toSorted(byOrder)].map(groupJson),
+    jobs: [...state.jobs.values()].filter((job) => !jobEnded(job)).concat(state.jobs.where("life", "ended").slice(-endedMax)).sort(byOrder).map((job) => jobJson(state, job)),
   };
 }
 
@@ -291,4 +291,5 @@ function amounts(resources: Readonly<Record<string, number>>): AmountsJson {
   return Object.fromEntries(Object.entries(resources).map(([name, units]) => [name, units / resourceUnit]));
 }
 
+const byOrder = (a: { readonly order: number }, b: { readonly order: number }): number => a.order - b.order;
 const round = (value: number): number => Math.round(value * resourceUnit) / resourceUnit;

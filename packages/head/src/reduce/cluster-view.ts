@@ -43,7 +43,8 @@ export function clusterView(state: HeadState): ClusterView {
     const schedulable = node.state === "ALIVE" && (state.links.get(node.nodeId)?.link ?? null) !== null;
     nodes.push({ nodeId: node.nodeId, address: node.address, total: node.resources, free, gpus, labels: node.labels, schedulable, load: state.actors.count("node", node.nodeId) + state.jobs.count("node", node.nodeId) });
   }
-  return { nodes, holders: held.filter((holding) => nodes.some((node) => node.nodeId === holding.nodeId)) };
+  const present = new Set(nodes.map((node) => node.nodeId));
+  return { nodes, holders: held.filter((holding) => present.has(holding.nodeId)) };
 }
 
 /** How much of one GPU a holding takes: all of each of several, or its share of the single one. */

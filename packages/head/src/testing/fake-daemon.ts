@@ -18,6 +18,8 @@ export interface FakeDaemonOptions {
   readonly onStart?: (daemon: FakeDaemon, actorId: string, incarnation: number) => void;
   /** False: drivers are said to run only when the test says so. */
   readonly autoRun?: boolean;
+  /** How long the next message takes to be obeyed, in ms; messages keep their order, those on a link that breaks are lost. Default: none. */
+  readonly lagMs?: () => number;
   /** False: reservations are answered only when the test says so. */
   readonly autoReserve?: boolean;
 }
@@ -44,7 +46,7 @@ export interface FakeDaemon {
 }
 
 export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
-  const { nodeId, clock, cpus = 4, gpus = 0, address = "127.0.0.1", labels = {}, onStart = (daemon, actorId) => daemon.alive(actorId), autoRun = true, autoReserve = true } = options;
+  const { nodeId, clock, cpus = 4, gpus = 0, address = "127.0.0.1", labels = {}, onStart = (daemon, actorId) => daemon.alive(actorId), autoRun = true, autoReserve = true, lagMs = () => 0 } = options;
   let incarnation = 1;
   let epoch = 0;
   let clusterId = "";
@@ -53,6 +55,7 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
   let hung = false;
   let pids = 1_000;
   let generation = 0;
+  let busyUntilMs = 0;
   const endedActors: ActorReport[] = [];
   const endedJobs: JobReport[] = [];
 
@@ -101,7 +104,16 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
       }
       case "stopActor": {
         const running = daemon.actors.get(message.value.actorId);
-        if (running !== undefined && (message.value.incarnation === 0 || running.incarnation === message.value.incarnation)) daemon.die(message.value.actorId, { reason: message.value.reason, message: "it was stopped" });
+        if (running !== undefined && (message.value.incarnation === 0 || running.incarnation === message.value.incarnation)) {
+          const { actorId, reason } = message.value;
+          const { incarnation: stopped } = running;
+          const end = () => {
+            if (daemon.actors.get(actorId)?.incarnation === stopped) daemon.die(actorId, { reason, message: "it was stopped" });
+          };
+          const grace = lagMs() * 3; // a process takes its time to end; other messages do not wait for it
+          if (grace === 0) end();
+          else clock.after(grace, end);
+        }
         return;
       }
       case "startJob": {
@@ -173,7 +185,14 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
         send: ({ message }) => {
           if (message === undefined || mine !== generation || hung) return;
           daemon.heard.push(message);
-          obey(message);
+          const lag = lagMs();
+          busyUntilMs = Math.max(busyUntilMs, clock.nowMs() + lag);
+          if (busyUntilMs <= clock.nowMs()) obey(message);
+          else {
+            clock.after(busyUntilMs - clock.nowMs(), () => {
+              if (mine === generation && !hung) obey(message);
+            });
+          }
         },
         close: () => {
           if (mine === generation) inlet = null;
