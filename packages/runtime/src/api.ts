@@ -9,7 +9,7 @@ import { markFreed, ObjectRef, onSettled, refState } from "./object-ref.js";
 import { createPlacementGroup, type PlacementGroup, type PlacementGroupOptions } from "./placement-group.js";
 import type { NodeView } from "./ports.js";
 import { prepareResult } from "./call-args.js";
-import { StoredValue } from "./values.js";
+import { snapshot, StoredValue } from "./values.js";
 import { waitUntil } from "./wait-until.js";
 
 /** Creates an actor: a handle at once; calls made before it is ALIVE wait. @throws config.invalid for options that make no sense. */
@@ -104,7 +104,7 @@ export async function put<T>(value: T extends ObjectRef<unknown> ? never : T): P
   const runtime = currentRuntime();
   if (value instanceof ObjectRef) throw invalid("put: a reference is passed on as it is, not put again");
   const kept = await prepareResult(value, runtime.store);
-  return new ObjectRef<T>(runtime.nextId("obj"), kept instanceof StoredValue ? { kind: "stored", object: kept.object } : { kind: "value", value: structuredClone(kept) });
+  return new ObjectRef<T>(runtime.nextId("obj"), kept instanceof StoredValue ? { kind: "stored", object: kept.object } : { kind: "value", value: snapshot(kept) });
 }
 
 /** Frees stored values now instead of at the end of the job; whoever reads them later gets `object.lost`. Pending references are left alone. */
@@ -139,9 +139,11 @@ export const kv = {
 
 /** A driver says what it does and whom it waits for (an actor uses `ctx().phase`). */
 export function reportPhase(phase: string, options: { readonly waitingFor?: string } = {}): void {
-  void currentRuntime()
-    .control()
-    .then((head) => head.reportPhase(phase, options.waitingFor ?? ""));
+  const { control, parts } = currentRuntime();
+  control().then(
+    (head) => head.reportPhase(phase, options.waitingFor ?? ""),
+    (error: unknown) => parts.log.warn("runtime.no_head", { error: String(error) }),
+  );
 }
 
 function listenAll(refs: readonly ObjectRef<unknown>[], changed: () => void): () => void {

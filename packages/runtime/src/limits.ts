@@ -8,6 +8,8 @@ export const runtimeLimits = {
   callTimeoutMsDefault: 10 * 60_000,
   /** How long a call that lost its connection waits for the head to say how the actor died, before it is only "unavailable". */
   verdictMsMax: 3_000,
+  /** Until an actor's host answers a connection: it may compute without yielding; one that died closes at once. */
+  helloTimeoutMs: 60_000,
   /** A `get` that has waited this long says whom it waits for, and again after each such span. */
   waitReportMs: 30_000,
   /** Deadline of a request to the head, reconnects included. */

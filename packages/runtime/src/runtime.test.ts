@@ -129,6 +129,9 @@ describe("calls", () => {
     expect(await counter.callOther(other, 5)).toBe(105);
     const unborn = actor(Counter, { args: [7] });
     expect(await counter.callOther(unborn, 1)).toBe(8);
+    const box = await get(await put({ ref: await put(4), counter }));
+    expect(await get(box.ref)).toBe(4);
+    expect(await box.counter.add(0)).toBe(3);
     const stored = await put(new Float32Array(100_000));
     expect(await counter.sum(stored)).toBe(0);
     await expect(put(stored as never)).rejects.toMatchObject({ code: "config.invalid" });

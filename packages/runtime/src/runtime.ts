@@ -62,7 +62,9 @@ export function createRuntime(parts: RuntimeParts): Runtime {
     },
     handleOf: (payload) => adopt(viewOf(payload), payload),
   });
-  const store = parts.store(hooks);
+  const machine = parts.store(hooks);
+  // Freeing is housekeeping: what could not be freed now ends with the job.
+  const store: ValueStore = { ...machine, free: (objects) => machine.free(objects).catch((error: unknown) => log.warn("runtime.not_freed", { objects: objects.length, error: String(error) })) };
   let control: Promise<ControlPort> | undefined;
   const getControl = () => (control ??= parts.control());
 
@@ -72,7 +74,7 @@ export function createRuntime(parts: RuntimeParts): Runtime {
   const nextId = (kind: "obj" | "call") => `${kind}_${half}${(counter++ % 0x1_0000_0000).toString(16).padStart(8, "0")}`;
 
   const dial = async (socket: string, actorId: string, incarnation: number): Promise<Peer> => {
-    const peer = await parts.connect(socket, { hello: parts.hello, hooks, clock, log, callTimeoutMs: null, heartbeat: null });
+    const peer = await parts.connect(socket, { hello: parts.hello, hooks, clock, log, callTimeoutMs: null, heartbeat: null, helloTimeoutMs: runtimeLimits.helloTimeoutMs });
     const { who } = peer.remote;
     if (who.id === actorId && who.incarnation === incarnation) return peer;
     await peer.close({ reason: "another life of this actor was wanted" });

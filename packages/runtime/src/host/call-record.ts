@@ -59,7 +59,13 @@ export function callRecord(limits: CallRecordLimits, sizeOf: (value: unknown) =>
       entries.set(key, { kind: "running", outcome });
       outcome.then(
         (value) => {
-          const size = sizeOf(value);
+          let size: number;
+          try {
+            size = sizeOf(value);
+          } catch (error) {
+            // What cannot be measured cannot be sent either; a repetition fails alike.
+            return keep(key, { kind: "failed", error });
+          }
           keep(key, size > limits.bytesMax ? { kind: "tooLarge", bytes: size } : { kind: "result", value, bytes: size });
         },
         (error: unknown) => {

@@ -85,6 +85,11 @@ describe("call record", () => {
     expect(record.size()).toBe(3);
     expect(await record.once("d", () => "again")).toBe("d");
     expect(await record.once("a", () => "again")).toBe("again");
+    const unsendable = callRecord({ entriesMax: 3, bytesMax: 10 }, () => {
+      throw new Error("a cycle");
+    });
+    expect(await unsendable.once("x", () => 1)).toBe(1);
+    await expect(unsendable.once("x", () => 2)).rejects.toThrow("a cycle");
     await record.once("large", () => "x".repeat(50));
     await expect(record.once("large", () => "again")).rejects.toMatchObject({ code: "object.lost" });
   });
