@@ -19,8 +19,8 @@ export function register(program: Command): void {
   program
     .command("quickstart")
     .description("start a cluster on this machine, train a small model on it with live progress, end the cluster again")
-    .option("--config FILE", "the run", "examples/sort/run.yaml")
-    .option("--run-dir DIR", `where the run goes; default: ${outputsDirectory}/quickstart-<time>`)
+    .option("--config <file>", "the run", "examples/sort/run.yaml")
+    .option("--run-dir <dir>", `where the run goes; default: ${outputsDirectory}/quickstart-<time>`)
     .argument("[flags...]", "more flags of `slime train`, after --")
     .addHelpText(
       "after",

@@ -36,7 +36,7 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   const { config } = readRunFlags(mode, words);
   const log = driverLog(systemClock);
   const progress = terminalProgress(process.stdout, systemClock);
-  using stop = stopOnSignals((signal) => log.info("run.stopping", { signal, then: "the same command resumes from the last checkpoint" }));
+  using stop = stopOnSignals((signal) => log.info("run.stopping", { signal, next: "the same command resumes from the last checkpoint" }));
   // Bad data is found before any GPU is taken.
   await using data = await openRunData(config, stop.signal);
   const runId = newRunId();
