@@ -1,7 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { engineConformance, type EngineSubject } from "@slime/backend/conformance";
+import { type EngineSubject, engineConformance } from "@slime/backend/conformance";
 import { startEmbeddedEngine } from "@slime/embedded";
 import { roughWeights } from "@slime/embedded/testing";
 import { HttpEngine } from "@slime/router";
@@ -9,7 +9,9 @@ import { checksumOf, letterModel, letterTokenizer } from "./tiny-model.js";
 
 async function start(): Promise<EngineSubject> {
   const folder = await mkdtemp(join(tmpdir(), "slime-conformance-"));
-  const server = await startEmbeddedEngine({ model: { kind: "given", config: letterModel, weights: roughWeights(letterModel, 5), tokenizer: letterTokenizer } });
+  const server = await startEmbeddedEngine({
+    model: { kind: "given", config: letterModel, weights: roughWeights(letterModel, 5), tokenizer: letterTokenizer },
+  });
   const engine = new HttpEngine(server.url);
   return {
     engine,

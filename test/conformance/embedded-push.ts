@@ -24,11 +24,20 @@ export const embeddedPush: PushBackend = {
         throw died("rank 0");
       };
       return new Proxy<TrainerRank>(rank, {
-        get: (target, name) => (name === "exportWeights" ? exportWeights : ((Reflect.get(target, name) as () => unknown).bind(target) as unknown)),
+        get: (target, name) =>
+          name === "exportWeights" ? exportWeights : ((Reflect.get(target, name) as () => unknown).bind(target) as unknown),
       });
     });
     const trainer = gangOf(ranks, systemClock, 200);
-    const init = { hfCheckpoint: model, fromScratch: true, seed: 3, load, refLoad: null, loss: conformanceLoss, optimizer: { ...defaultOptimizer, lr: 0.02 } };
+    const init = {
+      hfCheckpoint: model,
+      fromScratch: true,
+      seed: 3,
+      load,
+      refLoad: null,
+      loss: conformanceLoss,
+      optimizer: { ...defaultOptimizer, lr: 0.02 },
+    };
     await trainer.init(op(), same(init));
     const shape = { dataParallelSize: 2, pipelineSize: 1, vocabulary: letterModel.vocabSize };
     return {
@@ -36,7 +45,9 @@ export const embeddedPush: PushBackend = {
       async train(op) {
         await trainer.trainStep(op, stepOf({ ...shape, trainer }, batches(shape)));
       },
-      breakExport: () => void (breaks = true),
+      breakExport() {
+        breaks = true;
+      },
       async merge([whole]) {
         invariant(whole !== undefined, "rank 0 exports all weights");
         return whole;

@@ -50,7 +50,14 @@ export async function pushSubject(backend: PushBackend, options: WeightSyncOptio
   for (const id of ["a", "b"]) stage.put(id, await startEngine(id));
 
   const sync = weightPush({
-    fleet: { ...stage, list: stage.list, fence: stage.fence, restart: stage.restart, start: async () => {}, subscribe: () => ({ [Symbol.dispose]() {} }) },
+    fleet: {
+      ...stage,
+      list: stage.list,
+      fence: stage.fence,
+      restart: stage.restart,
+      start: async () => {},
+      subscribe: () => ({ [Symbol.dispose]() {} }),
+    },
     trainer: {
       async exportWeights(asked, { version }) {
         const answers = await current.trainer.exportWeights(asked, same({ version, directory: folder }));

@@ -57,7 +57,13 @@ async function run(pauseMode: PauseMode, defer: (close: () => Promise<void>) => 
       subscribe: () => ({ [Symbol.dispose]() {} }),
     },
     trainer: {
-      exportWeights: async (asked, { version }) => trained.merge((await trained.trainer.exportWeights(asked, same({ version, directory: folder }))).flatMap(({ value }) => (value === null ? [] : [value])), version),
+      exportWeights: async (asked, { version }) =>
+        trained.merge(
+          (await trained.trainer.exportWeights(asked, same({ version, directory: folder }))).flatMap(({ value }) =>
+            value === null ? [] : [value],
+          ),
+          version,
+        ),
       probe: (asked, request) => scoreTokens(trained.trainer, asked, request.tokens),
     },
     pauseMode,
@@ -76,7 +82,12 @@ async function run(pauseMode: PauseMode, defer: (close: () => Promise<void>) => 
     for (let i = 0; committed < pushes; i++) {
       const from = committed;
       const result = await front.generate(
-        { rid: `${number}-${i}`, input_ids: [3, 4 + number], sampling_params: { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: tokens, ignore_eos: true }, return_logprob: true },
+        {
+          rid: `${number}-${i}`,
+          input_ids: [3, 4 + number],
+          sampling_params: { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: tokens, ignore_eos: true },
+          return_logprob: true,
+        },
         { timeoutMs: 30_000 },
       );
       answers.push({ from, to: pushing, result });
@@ -98,23 +109,30 @@ async function run(pauseMode: PauseMode, defer: (close: () => Promise<void>) => 
 }
 
 describe("pushes under load, behind the router", () => {
-  it.each<PauseMode>(["abort", "retract", "in_place"])("mode %s: every request is answered, by versions that were open while it ran, and says which", async (mode) => {
-    const answers = await pushUnderLoad(mode);
-    for (const { from, to, result } of answers) {
-      const { weightSpans, outputIds, outputLogProbs, finishReason } = result;
-      if (mode !== "abort") expect(finishReason).toEqual({ type: "length", length: tokens });
-      expect(outputLogProbs).toHaveLength(outputIds.length);
-      weightSpans.forEach((span, i) => {
-        expect(span).toMatchObject({ from: weightSpans[i - 1]?.to ?? 0, mixed: false });
-        expect(span.version).toBeGreaterThan(weightSpans[i - 1]?.version ?? from - 1);
-        expect(span.version).toBeLessThanOrEqual(to);
-      });
-      expect(weightSpans.at(-1)?.to ?? 0).toBe(outputIds.length);
-      if (mode === "abort") expect(weightSpans.length).toBeLessThanOrEqual(1);
-    }
-    const disturbed = answers.filter(({ result }) => (mode === "abort" ? result.finishReason.type === "abort" : result.weightSpans.length > 1));
-    expect(disturbed.length, "requests that a push met").toBeGreaterThan(0);
-    expect(new Set(answers.flatMap(({ result }) => result.weightSpans.map(({ version }) => version))).size).toBeGreaterThanOrEqual(pushes - 1);
-    expect(answers.every(({ result }) => result.weightVersion !== "0")).toBe(true);
-  });
+  it.each<PauseMode>(["abort", "retract", "in_place"])(
+    "mode %s: every request is answered, by versions that were open while it ran, and says which",
+    async (mode) => {
+      const answers = await pushUnderLoad(mode);
+      for (const { from, to, result } of answers) {
+        const { weightSpans, outputIds, outputLogProbs, finishReason } = result;
+        if (mode !== "abort") expect(finishReason).toEqual({ type: "length", length: tokens });
+        expect(outputLogProbs).toHaveLength(outputIds.length);
+        weightSpans.forEach((span, i) => {
+          expect(span).toMatchObject({ from: weightSpans[i - 1]?.to ?? 0, mixed: false });
+          expect(span.version).toBeGreaterThan(weightSpans[i - 1]?.version ?? from - 1);
+          expect(span.version).toBeLessThanOrEqual(to);
+        });
+        expect(weightSpans.at(-1)?.to ?? 0).toBe(outputIds.length);
+        if (mode === "abort") expect(weightSpans.length).toBeLessThanOrEqual(1);
+      }
+      const disturbed = answers.filter(({ result }) =>
+        mode === "abort" ? result.finishReason.type === "abort" : result.weightSpans.length > 1,
+      );
+      expect(disturbed.length, "requests that a push met").toBeGreaterThan(0);
+      expect(new Set(answers.flatMap(({ result }) => result.weightSpans.map(({ version }) => version))).size).toBeGreaterThanOrEqual(
+        pushes - 1,
+      );
+      expect(answers.every(({ result }) => result.weightVersion !== "0")).toBe(true);
+    },
+  );
 });

@@ -1,6 +1,15 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import type { Engine, FinishReason, GenerateRequest, GenerateResult, PauseMode, WeightReceipt, WeightSpan, WeightUpdate } from "@slime/backend";
+import type {
+  Engine,
+  FinishReason,
+  GenerateRequest,
+  GenerateResult,
+  PauseMode,
+  WeightReceipt,
+  WeightSpan,
+  WeightUpdate,
+} from "@slime/backend";
 import { abortable, deadline, type SlimeError as Failure, SlimeError, systemClock } from "@slime/core";
 
 export const scriptedVocabulary = 16;
@@ -44,7 +53,10 @@ export class ScriptedEngine implements Engine {
         text: "",
         outputIds: running.outputIds,
         outputLogProbs: running.logProbs,
-        inputLogProbs: request.logprob_start_len === 0 ? request.input_ids.map((id, i) => (i === 0 ? null : this.#logProbs(request.input_ids[i - 1])[id] ?? null)) : [],
+        inputLogProbs:
+          request.logprob_start_len === 0
+            ? request.input_ids.map((id, i) => (i === 0 ? null : (this.#logProbs(request.input_ids[i - 1])[id] ?? null)))
+            : [],
         finishReason,
         weightVersion: String(running.spans.at(-1)?.version ?? this.#version),
         weightSpans: running.spans,
@@ -56,7 +68,12 @@ export class ScriptedEngine implements Engine {
     }
   }
 
-  async #decode(request: GenerateRequest, running: Running, signal: AbortSignal, onTokens?: (count: number, version: string) => void): Promise<FinishReason> {
+  async #decode(
+    request: GenerateRequest,
+    running: Running,
+    signal: AbortSignal,
+    onTokens?: (count: number, version: string) => void,
+  ): Promise<FinishReason> {
     const { outputIds, logProbs, spans } = running;
     while (outputIds.length < request.sampling_params.max_new_tokens) {
       await new Promise<void>((resolve) => setImmediate(resolve));
@@ -77,7 +94,9 @@ export class ScriptedEngine implements Engine {
   }
 
   #logProbs(previous = 0): readonly number[] {
-    const logits = slopes.map((slope, token) => (this.#weights[previous % scriptedVocabulary] ?? 0) * slope + (this.#weights[scriptedVocabulary + token] ?? 0));
+    const logits = slopes.map(
+      (slope, token) => (this.#weights[previous % scriptedVocabulary] ?? 0) * slope + (this.#weights[scriptedVocabulary + token] ?? 0),
+    );
     const top = Math.max(...logits);
     const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - top), 0));
     return logits.map((logit) => logit - top - total);
@@ -86,7 +105,14 @@ export class ScriptedEngine implements Engine {
   async health(): Promise<void> {}
 
   async info() {
-    return { url: this.url, modelPath: "bigram", weightVersion: String(this.#version), vocabularySize: scriptedVocabulary, contextLength: 1_024, server: "scripted" };
+    return {
+      url: this.url,
+      modelPath: "bigram",
+      weightVersion: String(this.#version),
+      vocabularySize: scriptedVocabulary,
+      contextLength: 1_024,
+      server: "scripted",
+    };
   }
 
   async load() {
@@ -127,11 +153,13 @@ export class ScriptedEngine implements Engine {
   /** @throws `weights.mismatch`; the old weights stay then. */
   async updateWeights({ version, source }: WeightUpdate): Promise<WeightReceipt> {
     if (this.#paused === null && this.#running.size > 0) throw this.#refusal("pause first");
-    const mismatch = (reason: string) => new SlimeError("weights.mismatch", `${source.path}: ${reason}`, { engine: this.url, version, reason });
+    const mismatch = (reason: string) =>
+      new SlimeError("weights.mismatch", `${source.path}: ${reason}`, { engine: this.url, version, reason });
     const bytes = await readFile(source.path);
     if (bytes.length !== this.#weights.byteLength) throw mismatch(`${bytes.length} bytes instead of ${this.#weights.byteLength}`);
     const checksum = scriptedChecksum(bytes);
-    if (source.kind === "shared-memory" && checksum !== source.checksum) throw mismatch(`checksum ${checksum} instead of ${source.checksum}`);
+    if (source.kind === "shared-memory" && checksum !== source.checksum)
+      throw mismatch(`checksum ${checksum} instead of ${source.checksum}`);
     this.#weights = new Float64Array(Uint8Array.from(bytes).buffer);
     this.#version = version;
     return { version: String(version), checksum };

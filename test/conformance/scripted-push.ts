@@ -35,13 +35,23 @@ export const scriptedPush: PushBackend = {
             const piece = await readFile(path);
             const found = scriptedChecksum(piece);
             if (found === checksum && piece.length === bytes) return piece;
-            throw new SlimeError("weights.mismatch", `${path} is not what its rank said`, { engine: "none", version, reason: `checksum ${found} instead of ${checksum}` });
+            throw new SlimeError("weights.mismatch", `${path} is not what its rank said`, {
+              engine: "none",
+              version,
+              reason: `checksum ${found} instead of ${checksum}`,
+            });
           }),
         );
         const whole = Buffer.concat(pieces);
         const path = join(folder, `scripted-v${version}`);
         await writeFile(path, whole);
-        return { kind: "shared-memory", path, bytes: whole.length, checksum: scriptedChecksum(whole), tensors: parts.flatMap(({ tensors }) => tensors) };
+        return {
+          kind: "shared-memory",
+          path,
+          bytes: whole.length,
+          checksum: scriptedChecksum(whole),
+          tensors: parts.flatMap(({ tensors }) => tensors),
+        };
       },
       close: async () => gang[Symbol.asyncDispose](),
     };

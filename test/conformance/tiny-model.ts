@@ -2,7 +2,14 @@ import { Arena, checksumHex, type EngineTokenizer, type ModelConfig } from "@sli
 import { tinyConfig } from "@slime/embedded/testing";
 
 /** Small enough for hundreds of tokens in a test, long enough in context for requests that outlast a push. Ids 0 to 25 are letters; 0 ends. */
-export const letterModel: ModelConfig = tinyConfig({ vocabSize: 26, hiddenSize: 16, intermediateSize: 24, heads: 4, kvHeads: 2, positionsMax: 512 });
+export const letterModel: ModelConfig = tinyConfig({
+  vocabSize: 26,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  heads: 4,
+  kvHeads: 2,
+  positionsMax: 512,
+});
 
 export const letterTokenizer: EngineTokenizer = {
   encode: (text) => Array.from(text, (letter) => letter.charCodeAt(0) - 65),

@@ -29,8 +29,16 @@ describe("columns", () => {
         const half = Math.ceil(samples.length / 2);
         const parts = [toColumns(samples.slice(0, half), null), toColumns(samples.slice(half), null)];
         const rows = wanted.map((at) => at % samples.length);
-        const picked = selectRows(parts, rows.map((at) => (at < half ? { part: 0, row: at } : { part: 1, row: at - half })));
-        expect(picked).toEqual(toColumns(rows.flatMap((at) => samples[at] ?? []), null));
+        const picked = selectRows(
+          parts,
+          rows.map((at) => (at < half ? { part: 0, row: at } : { part: 1, row: at - half })),
+        );
+        expect(picked).toEqual(
+          toColumns(
+            rows.flatMap((at) => samples[at] ?? []),
+            null,
+          ),
+        );
       }),
     );
   });

@@ -75,10 +75,31 @@ export function selectRows(parts: readonly SampleColumns[], addresses: readonly 
     return { columns, row };
   });
   const ints = (length: number) => new Int32Array(length);
-  const tokens = gather(from, (c) => c.tokens_L, (c) => c.tokenOffsets_N, ints);
-  const masks = gather(from, (c) => c.lossMask_T, (c) => c.responseOffsets_N, (length) => new Uint8Array(length));
-  const logProbs = gather(from, (c) => c.rolloutLogProbs_T, (c) => c.responseOffsets_N, (length) => new Float32Array(length));
-  const spans = gather(from, (c) => c.spans, (c) => c.spanOffsets_N, ints, 4);
+  const tokens = gather(
+    from,
+    (c) => c.tokens_L,
+    (c) => c.tokenOffsets_N,
+    ints,
+  );
+  const masks = gather(
+    from,
+    (c) => c.lossMask_T,
+    (c) => c.responseOffsets_N,
+    (length) => new Uint8Array(length),
+  );
+  const logProbs = gather(
+    from,
+    (c) => c.rolloutLogProbs_T,
+    (c) => c.responseOffsets_N,
+    (length) => new Float32Array(length),
+  );
+  const spans = gather(
+    from,
+    (c) => c.spans,
+    (c) => c.spanOffsets_N,
+    ints,
+    4,
+  );
   const pick = (column: (c: SampleColumns) => ArrayLike<number>) => from.map(({ columns, row }) => column(columns)[row] ?? 0);
   return {
     rows: from.length,
@@ -112,7 +133,11 @@ export function summarise(sample: Sample, rewardKey: string | null): SampleSumma
     status: sample.status,
     promptLength: sample.promptTokens.length,
     responseLength: sample.responseTokens.length,
-    effectiveLength: sample.removeSample ? 0 : sample.lossMask === null ? sample.responseTokens.length : sample.lossMask.reduce((sum, bit) => sum + bit, 0),
+    effectiveLength: sample.removeSample
+      ? 0
+      : sample.lossMask === null
+        ? sample.responseTokens.length
+        : sample.lossMask.reduce((sum, bit) => sum + bit, 0),
     reward: scored ? trainingReward(sample, rewardKey) : null,
     rewards: typeof sample.reward === "object" ? sample.reward : null,
     weightVersionMin: versions.length === 0 ? null : Math.min(...versions),
@@ -140,7 +165,10 @@ function trainingReward(sample: Sample, rewardKey: string | null): number {
 
 function checkLengths(sample: Sample): void {
   const length = sample.responseTokens.length;
-  invariant(sample.responseLogProbs.length === length, `C1: sample ${sample.index} has ${length} tokens and ${sample.responseLogProbs.length} log-probs`);
+  invariant(
+    sample.responseLogProbs.length === length,
+    `C1: sample ${sample.index} has ${length} tokens and ${sample.responseLogProbs.length} log-probs`,
+  );
   invariant(sample.lossMask === null || sample.lossMask.length === length, `C1: sample ${sample.index} has a loss mask of another length`);
   let at = 0;
   for (const span of sample.weightSpans) {

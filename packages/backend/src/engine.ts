@@ -69,7 +69,11 @@ export interface Engine {
   readonly url: string;
   readonly generate: (
     request: GenerateRequest,
-    options: { readonly signal?: AbortSignal; readonly timeoutMs: number; readonly onTokens?: (count: number, weightVersion: string) => void },
+    options: {
+      readonly signal?: AbortSignal;
+      readonly timeoutMs: number;
+      readonly onTokens?: (count: number, weightVersion: string) => void;
+    },
   ) => Promise<GenerateResult>;
   readonly health: (timeoutMs: number) => Promise<void>;
   readonly info: () => Promise<EngineInfo>;

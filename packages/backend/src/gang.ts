@@ -10,7 +10,12 @@ export const gangSettleMsDefault = 5_000;
  * B3: it settles within the op's deadline plus `settleMsMax`, whatever the ranks do; an answer that comes later is dropped.
  */
 export function gangOf(ranks: readonly TrainerRank[], clock: Clock, settleMsMax = gangSettleMsDefault): Trainer {
-  const call = async <R, T>(name: string, op: Op, request: PerRank<R>, run: (rank: TrainerRank, op: Op, request: R) => Promise<T>): Promise<ByRank<T>> => {
+  const call = async <R, T>(
+    name: string,
+    op: Op,
+    request: PerRank<R>,
+    run: (rank: TrainerRank, op: Op, request: R) => Promise<T>,
+  ): Promise<ByRank<T>> => {
     const stop = new AbortController();
     using limit = deadline(clock, op.timeoutMs, `${name} of the gang`, op.signal, stop.signal);
     const failures = new Map<number, unknown>();
@@ -53,7 +58,12 @@ export function gangOf(ranks: readonly TrainerRank[], clock: Clock, settleMsMax 
 /** Ranks that stopped because another failed are not to blame; a rank that never answered is, unless one said why it failed. */
 function gangFailure(
   name: string,
-  op: { readonly failures: ReadonlyMap<number, unknown>; readonly silent: readonly number[]; readonly size: number; readonly reason: unknown },
+  op: {
+    readonly failures: ReadonlyMap<number, unknown>;
+    readonly silent: readonly number[];
+    readonly size: number;
+    readonly reason: unknown;
+  },
 ): SlimeError {
   const followed = (error: unknown) => SlimeError.is(error, "call.cancelled") || SlimeError.is(error, "wire.broken");
   const own = [...op.failures].filter(([, error]) => !followed(error)).map(([rank]) => rank);
@@ -61,5 +71,10 @@ function gangFailure(
   const ranks = [...guilty].sort((a, b) => a - b);
   const how = own.length > 0 ? "failed" : op.silent.length > 0 ? "did not answer" : "stopped";
   const cause = ranks.map((rank) => op.failures.get(rank)).find((error) => error !== undefined) ?? op.reason;
-  return new SlimeError("gang.rank_failed", `${name}: rank ${ranks.join(", ")} of ${op.size} ${how}`, { op: name, failedRanks: ranks }, { cause });
+  return new SlimeError(
+    "gang.rank_failed",
+    `${name}: rank ${ranks.join(", ")} of ${op.size} ${how}`,
+    { op: name, failedRanks: ranks },
+    { cause },
+  );
 }

@@ -1,3 +1,4 @@
+export { type RowAddress, selectRows, summarise, toColumns } from "./columns.js";
 export type {
   Engine,
   EngineInfo,
@@ -10,6 +11,8 @@ export type {
   WeightReceipt,
   WeightUpdate,
 } from "./engine.js";
+export { gangOf, gangSettleMsDefault } from "./gang.js";
+export { type GroupRewardHook, type HookArgs, type HookKind, hookNames, parseHookPath, type RewardHook } from "./hooks.js";
 export type { Router, RouterPolicy, RouterStats, RouterWorker } from "./router.js";
 export type {
   ChatMessage,
@@ -43,6 +46,3 @@ export type {
   TrainStepResult,
 } from "./trainer.js";
 export type { EnginePushState, Fence, PushReport, WeightSync } from "./weight-sync.js";
-export { selectRows, summarise, toColumns, type RowAddress } from "./columns.js";
-export { hookNames, parseHookPath, type GroupRewardHook, type HookArgs, type HookKind, type RewardHook } from "./hooks.js";
-export { gangOf, gangSettleMsDefault } from "./gang.js";

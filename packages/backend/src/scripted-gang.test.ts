@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { batches, conformanceLoss, same, stepOf, trainerConformance, type TrainerSubject } from "./conformance/index.js";
+import { batches, conformanceLoss, same, stepOf, type TrainerSubject, trainerConformance } from "./conformance/index.js";
 import { type ScriptedGang, ScriptedGangs } from "./testing/index.js";
 
 const python = spawnSync("python3", ["-c", "import sys; sys.exit(0 if sys.version_info >= (3, 10) else 1)"]).status === 0;
@@ -65,7 +65,9 @@ describe.skipIf(!python)("scripted gang, pipeline 2 × data parallel 2 (needs Py
     ranks[0]?.plan({ op: "trainStep", moment: "answer", kind: "twice" });
     const first = await subject.trainer.trainStep(op("a"), stepOf(subject, batches(subject)));
     ranks[3]?.plan({ op: "trainStep", moment: "answer", kind: "late" });
-    await expect(subject.trainer.trainStep(op("b", 300), stepOf(subject, batches(subject)))).rejects.toMatchObject({ details: { failedRanks: [3] } });
+    await expect(subject.trainer.trainStep(op("b", 300), stepOf(subject, batches(subject)))).rejects.toMatchObject({
+      details: { failedRanks: [3] },
+    });
     ranks[3]?.release();
     // The step was applied everywhere; asking again with the same opId says so, and nothing was applied twice.
     const second = await subject.trainer.trainStep(op("b"), stepOf(subject, batches(subject)));
@@ -81,7 +83,9 @@ describe.skipIf(!python)("scripted gang, pipeline 2 × data parallel 2 (needs Py
     const whole = await subject.trainer.exportWeights(op("w"), same({ version: 1, directory }));
     expect(whole.map(({ value }) => value !== null)).toEqual([true, false, true, false]);
     subject.gang.ranks[2]?.plan({ op: "exportWeights", moment: "half", kind: "die" });
-    await expect(subject.trainer.exportWeights(op("x"), same({ version: 2, directory }))).rejects.toMatchObject({ details: { failedRanks: [2] } });
+    await expect(subject.trainer.exportWeights(op("x"), same({ version: 2, directory }))).rejects.toMatchObject({
+      details: { failedRanks: [2] },
+    });
     await using other = await start();
     await other.trainer.init(op("i"), same(other.init));
     const again = await other.trainer.exportWeights(op("x"), same({ version: 2, directory }));

@@ -25,7 +25,11 @@ export function generationCases(probe: () => EngineProbe): void {
   it("E3: a stop id ends an output and stays in it, not before min_new_tokens, not under ignore_eos", async () => {
     const { prompt, free, at } = await variedPath(probe());
     const stop = free.outputIds[at] as number;
-    const run = (params: Partial<SamplingParams>) => probe().generate({ max_new_tokens: free.outputIds.length, ignore_eos: false, stop_token_ids: [stop], ...params }, { input_ids: prompt });
+    const run = (params: Partial<SamplingParams>) =>
+      probe().generate(
+        { max_new_tokens: free.outputIds.length, ignore_eos: false, stop_token_ids: [stop], ...params },
+        { input_ids: prompt },
+      );
     const stopped = await run({});
     expect(stopped.finishReason).toEqual({ type: "stop", matched: stop });
     expect(stopped.outputIds).toEqual(free.outputIds.slice(0, at + 1));
@@ -56,8 +60,14 @@ export function generationCases(probe: () => EngineProbe): void {
     if (encode === null) return context.skip("no tokenizer");
     const { text } = await probe().generate();
     const params = { temperature: 0, max_new_tokens: 5, ignore_eos: true };
-    const [asText, asIds] = [await probe().post("/generate", { text, sampling_params: params }), await probe().post("/generate", { input_ids: encode(text), sampling_params: params })];
-    const ids = ({ status, text: body }: typeof asText) => ({ status, ids: (JSON.parse(body) as { readonly output_ids: readonly number[] }).output_ids });
+    const [asText, asIds] = [
+      await probe().post("/generate", { text, sampling_params: params }),
+      await probe().post("/generate", { input_ids: encode(text), sampling_params: params }),
+    ];
+    const ids = ({ status, text: body }: typeof asText) => ({
+      status,
+      ids: (JSON.parse(body) as { readonly output_ids: readonly number[] }).output_ids,
+    });
     expect(ids(asText)).toEqual(ids(asIds));
   });
 
@@ -66,7 +76,12 @@ export function generationCases(probe: () => EngineProbe): void {
     const sampled = await probe().generate({ temperature: 1, max_new_tokens: 24 });
     const tokens = [...probe().prompt(), ...sampled.outputIds];
     const scored = await probe().generate({ temperature: 1, max_new_tokens: 0 }, { input_ids: tokens, logprob_start_len: 0 });
-    expect(scored).toMatchObject({ outputIds: [], outputLogProbs: [], finishReason: { type: "length", length: 0 }, promptTokens: tokens.length });
+    expect(scored).toMatchObject({
+      outputIds: [],
+      outputLogProbs: [],
+      finishReason: { type: "length", length: 0 },
+      promptTokens: tokens.length,
+    });
     expect(scored.inputLogProbs).toHaveLength(tokens.length);
     expect(scored.inputLogProbs[0]).toBeNull();
     near(scored.inputLogProbs.slice(3), sampled.outputLogProbs, limit);
@@ -98,17 +113,26 @@ export function generationCases(probe: () => EngineProbe): void {
 }
 
 /** What a repeat must equal. */
-export function outcome(result: GenerateResult): { readonly ids: readonly number[]; readonly logProbs: readonly number[]; readonly text: string } {
+export function outcome(result: GenerateResult): {
+  readonly ids: readonly number[];
+  readonly logProbs: readonly number[];
+  readonly text: string;
+} {
   return { ids: result.outputIds, logProbs: result.outputLogProbs, text: result.text };
 }
 
 export function near(got: readonly (number | null)[], wanted: readonly (number | null)[], differenceMax: number): void {
   expect(got).toHaveLength(wanted.length);
-  got.forEach((value, i) => expect(Math.abs((value ?? Number.NaN) - (wanted[i] ?? Number.NaN)), `place ${i}`).toBeLessThanOrEqual(differenceMax));
+  for (const [i, value] of got.entries()) {
+    const difference = Math.abs((value ?? Number.NaN) - (wanted[i] ?? Number.NaN));
+    expect(difference, `place ${i}`).toBeLessThanOrEqual(differenceMax);
+  }
 }
 
 /** A greedy output that does not end by itself, with a token at `at` ≥ 1 that did not come before: what stop conditions need. */
-async function variedPath(probe: EngineProbe): Promise<{ readonly prompt: readonly number[]; readonly free: GenerateResult; readonly at: number }> {
+async function variedPath(
+  probe: EngineProbe,
+): Promise<{ readonly prompt: readonly number[]; readonly free: GenerateResult; readonly at: number }> {
   for (let i = 0; i < 64; i++) {
     const prompt = probe.prompt(i);
     const free = await probe.generate({ max_new_tokens: 10, ignore_eos: false }, { input_ids: prompt });

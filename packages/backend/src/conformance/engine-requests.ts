@@ -7,7 +7,11 @@ import { type EngineProbe, failureOf } from "./engine-subject.js";
 interface Chunk {
   readonly text: string;
   readonly output_ids: readonly number[];
-  readonly meta_info: { readonly finish_reason: { readonly type: string } | null; readonly output_token_logprobs: readonly unknown[]; readonly completion_tokens: number };
+  readonly meta_info: {
+    readonly finish_reason: { readonly type: string } | null;
+    readonly output_token_logprobs: readonly unknown[];
+    readonly completion_tokens: number;
+  };
 }
 
 /** How requests travel: streams, refusals, aborts, callers that leave or have no more time. */
@@ -16,7 +20,10 @@ export function requestCases(probe: () => EngineProbe): void {
     const whole = await probe().generate({ max_new_tokens: 12 });
     const { status, contentType, text } = await probe().post("/generate", { ...probe().request({ max_new_tokens: 12 }), stream: true });
     expect({ status, contentType }).toEqual({ status: 200, contentType: expect.stringContaining("text/event-stream") });
-    const events = text.split("\n\n").filter((event) => event !== "").map((event) => event.replace(/^data: /, ""));
+    const events = text
+      .split("\n\n")
+      .filter((event) => event !== "")
+      .map((event) => event.replace(/^data: /, ""));
     expect(events.pop()).toBe("[DONE]");
     const chunks = events.map((event) => JSON.parse(event) as Chunk);
     const last = chunks.at(-1);
@@ -34,14 +41,20 @@ export function requestCases(probe: () => EngineProbe): void {
   it("E10: a caller that listens gets rising counts and the same result", async () => {
     const counts: number[] = [];
     const whole = await probe().generate({ max_new_tokens: 80 });
-    const streamed = await probe().engine.generate(probe().request({ max_new_tokens: 80 }), { timeoutMs: 60_000, onTokens: (count) => void counts.push(count) });
+    const streamed = await probe().engine.generate(probe().request({ max_new_tokens: 80 }), {
+      timeoutMs: 60_000,
+      onTokens: (count) => void counts.push(count),
+    });
     expect(outcome(streamed)).toEqual(outcome(whole));
     expect(counts).toEqual([...new Set(counts)].sort((a, b) => a - b));
     expect(counts.at(-1)).toBe(80);
     expect(counts.length).toBeGreaterThan(1);
   });
 
-  const refused: readonly (readonly [string, (at: EngineProbe) => { readonly params?: Partial<SamplingParams>; readonly fields?: Partial<GenerateRequest> }])[] = [
+  const refused: readonly (readonly [
+    string,
+    (at: EngineProbe) => { readonly params?: Partial<SamplingParams>; readonly fields?: Partial<GenerateRequest> },
+  ])[] = [
     ["a prompt beyond the context", ({ subject }) => ({ fields: { input_ids: Array<number>(subject.contextLength + 1).fill(3) } })],
     ["more new tokens than the context has left", ({ subject }) => ({ params: { max_new_tokens: subject.contextLength } })],
     ["no prompt", () => ({ fields: { input_ids: [] } })],
@@ -53,14 +66,22 @@ export function requestCases(probe: () => EngineProbe): void {
     const { params, fields } = make(probe());
     const failure = await failureOf(probe().generate(params, fields));
     expect(failure).toMatchObject({ code: "engine.refused" });
-    expect(SlimeError.is(failure, "engine.refused") && failure.details.status >= 400 && failure.details.status < 500 && failure.details.reason !== "").toBe(true);
+    expect(
+      SlimeError.is(failure, "engine.refused") &&
+        failure.details.status >= 400 &&
+        failure.details.status < 500 &&
+        failure.details.reason !== "",
+    ).toBe(true);
     await lives(probe());
   });
 
   it("E12: an id beyond the vocabulary is refused", async (context) => {
     if (!probe().subject.can.checksIds) return context.skip("this server dies of it; whoever calls it must check");
     for (const id of [probe().subject.vocabulary, -1]) {
-      await expect(probe().generate({}, { input_ids: [3, id] })).rejects.toMatchObject({ code: "engine.refused", details: { status: 400 } });
+      await expect(probe().generate({}, { input_ids: [3, id] })).rejects.toMatchObject({
+        code: "engine.refused",
+        details: { status: 400 },
+      });
     }
     await lives(probe());
   });

@@ -106,13 +106,23 @@ export class EngineProbe {
     const request = this.request({ max_new_tokens: this.subject.longTokens }, options.fields);
     let begin: () => void = () => {};
     let settled = false;
-    const first = new Promise<void>((resolve) => (begin = resolve));
+    const first = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
     const signal = options.signal === undefined ? {} : { signal: options.signal };
     const done = this.engine.generate(request, { timeoutMs: callMs, onTokens: (count) => void (count > 0 && begin()), ...signal });
     const begun = Promise.race([first, done.then(() => {})]);
     // Whoever waits for `done` gets its failure; nobody has to.
-    for (const each of [begun, done]) each.then(() => {}, () => {});
-    void done.catch(() => {}).then(() => (settled = true));
+    for (const each of [begun, done])
+      each.then(
+        () => {},
+        () => {},
+      );
+    void done
+      .catch(() => {})
+      .then(() => {
+        settled = true;
+      });
     return { rid: request.rid, begun, done, settled: () => settled };
   }
 
@@ -158,7 +168,13 @@ export class EngineProbe {
         const chunks: Buffer[] = [];
         reply.on("data", (chunk: Buffer) => chunks.push(chunk));
         reply.on("error", reject);
-        reply.on("end", () => resolve({ status: reply.statusCode ?? 0, contentType: reply.headers["content-type"] ?? "", text: Buffer.concat(chunks).toString("utf8") }));
+        reply.on("end", () =>
+          resolve({
+            status: reply.statusCode ?? 0,
+            contentType: reply.headers["content-type"] ?? "",
+            text: Buffer.concat(chunks).toString("utf8"),
+          }),
+        );
       });
       request.on("error", reject);
       request.end(body ?? undefined);

@@ -109,30 +109,36 @@ export function weightCases(probe: () => EngineProbe): void {
     }
   });
 
-  it.for(surviving)("E26: a request that an update crosses in pause %s goes on under the new weights, and says from where", async (mode, context) => {
-    const update = updates(probe());
-    if (update === null) return context.skip("no weights to push");
-    const { longTokens, can } = probe().subject;
-    const [before, after] = [probe().nextVersion(), probe().nextVersion()];
-    await update(before);
-    const undisturbed = await probe().fly().done;
-    const flight = probe().fly();
-    await flight.begun;
-    await probe().engine.pause(mode);
-    await update(after);
-    await probe().engine.resume();
-    const crossed = await flight.done;
-    expect(crossed).toMatchObject({ weightVersion: String(after), finishReason: { type: "length", length: longTokens } });
-    expectSpans(probe(), crossed, [before, after]);
-    if (!can.spans) return;
-    const cut = crossed.weightSpans[0]?.to ?? 0;
-    expect(outcome(crossed).ids.slice(0, cut)).toEqual(undisturbed.outputIds.slice(0, cut));
-    near(crossed.outputLogProbs.slice(0, cut), undisturbed.outputLogProbs.slice(0, cut), can.logProbDifferenceMax);
-    // Frozen requests keep the cache of the old weights; those sent back to the queue are read anew by the new ones.
-    if (mode !== "retract") return;
-    const scored = await probe().generate({ temperature: 1, max_new_tokens: 0 }, { input_ids: [...probe().prompt(), ...crossed.outputIds], logprob_start_len: 0 });
-    near(scored.inputLogProbs.slice(3 + cut), crossed.outputLogProbs.slice(cut), can.logProbDifferenceMax);
-  });
+  it.for(surviving)(
+    "E26: a request that an update crosses in pause %s goes on under the new weights, and says from where",
+    async (mode, context) => {
+      const update = updates(probe());
+      if (update === null) return context.skip("no weights to push");
+      const { longTokens, can } = probe().subject;
+      const [before, after] = [probe().nextVersion(), probe().nextVersion()];
+      await update(before);
+      const undisturbed = await probe().fly().done;
+      const flight = probe().fly();
+      await flight.begun;
+      await probe().engine.pause(mode);
+      await update(after);
+      await probe().engine.resume();
+      const crossed = await flight.done;
+      expect(crossed).toMatchObject({ weightVersion: String(after), finishReason: { type: "length", length: longTokens } });
+      expectSpans(probe(), crossed, [before, after]);
+      if (!can.spans) return;
+      const cut = crossed.weightSpans[0]?.to ?? 0;
+      expect(outcome(crossed).ids.slice(0, cut)).toEqual(undisturbed.outputIds.slice(0, cut));
+      near(crossed.outputLogProbs.slice(0, cut), undisturbed.outputLogProbs.slice(0, cut), can.logProbDifferenceMax);
+      // Frozen requests keep the cache of the old weights; those sent back to the queue are read anew by the new ones.
+      if (mode !== "retract") return;
+      const scored = await probe().generate(
+        { temperature: 1, max_new_tokens: 0 },
+        { input_ids: [...probe().prompt(), ...crossed.outputIds], logprob_start_len: 0 },
+      );
+      near(scored.inputLogProbs.slice(3 + cut), crossed.outputLogProbs.slice(cut), can.logProbDifferenceMax);
+    },
+  );
 
   it("E27: an update without a pause waits for what runs, which ends under the old weights", async (context) => {
     const update = updates(probe());

@@ -22,7 +22,13 @@ export function engineConformance(name: string, start: () => Promise<EngineSubje
     beforeAll(async () => {
       const subject = await start();
       const { kill } = subject;
-      const ending = kill === null ? null : () => ((killed = true), kill());
+      const ending =
+        kill === null
+          ? null
+          : () => {
+              killed = true;
+              return kill();
+            };
       probe = new EngineProbe({ ...subject, kill: ending, [Symbol.asyncDispose]: () => subject[Symbol.asyncDispose]() });
     }, startMsMax);
     afterEach(async () => {

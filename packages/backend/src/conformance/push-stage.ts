@@ -110,7 +110,9 @@ export class PushStage {
   /** From now on this engine's fence takes until the returned call to close, as one that waits for requests on their way. */
   holdFence(id: string): () => void {
     let release: () => void = () => {};
-    const held = new Promise<void>((resolve) => (release = resolve));
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
     this.#fenceHolds.set(id, held);
     return () => {
       this.#fenceHolds.delete(id);
@@ -207,7 +209,9 @@ class StagedEngine implements Engine {
   readonly updateWeights = async (update: WeightUpdate): Promise<WeightReceipt> => {
     const { fault } = this;
     this.fault = null;
-    const held = new Promise<Release>((resolve) => (this.release = resolve));
+    const held = new Promise<Release>((resolve) => {
+      this.release = resolve;
+    });
     this.#stage.record(this.#id, "receive");
     try {
       const receipt = await this.#receive(update, fault, fault === "hold" ? await held : "goes on");
@@ -222,7 +226,8 @@ class StagedEngine implements Engine {
   async #receive(update: WeightUpdate, fault: PushFault | null, release: Release): Promise<WeightReceipt> {
     const version = String(update.version);
     if (release === "answers late") return { version, checksum: update.source.kind === "directory" ? null : update.source.checksum };
-    if (fault === "refuse") throw new SlimeError("engine.refused", `${this.url} takes no weights`, { engine: this.url, status: 400, reason: "asked to refuse" });
+    if (fault === "refuse")
+      throw new SlimeError("engine.refused", `${this.url} takes no weights`, { engine: this.url, status: 400, reason: "asked to refuse" });
     this.#dead = fault === "die" || release === "breaks late";
     const receipt = await this.#alive().updateWeights(fault === "corrupt" ? await corrupted(update) : update);
     this.#drifts = fault === "drift";

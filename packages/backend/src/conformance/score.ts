@@ -7,7 +7,13 @@ export async function scoreTokens(trainer: Trainer, op: Op, tokens: readonly num
   const [first = 0, ...rest] = tokens;
   const sample = { ...sampleOf(0, { prompt: 1, response: rest.length, cut: rest.length }), promptTokens: [first], responseTokens: rest };
   const columns = toColumns([sample], null);
-  const batch: RankBatch = { rolloutId: 0, columns, advantages_N: Float32Array.of(0), rolloutMaskSums_N: Float32Array.of(rest.length), microBatches: [Int32Array.of(0)] };
+  const batch: RankBatch = {
+    rolloutId: 0,
+    columns,
+    advantages_N: Float32Array.of(0),
+    rolloutMaskSums_N: Float32Array.of(rest.length),
+    microBatches: [Int32Array.of(0)],
+  };
   const answers = await trainer.computeLogProbs(op, { kind: "same", request: { tag: "actor", batch } });
   return answers.flatMap(({ value }) => (value === null ? [] : [value.values_T])).at(-1) ?? new Float32Array();
 }

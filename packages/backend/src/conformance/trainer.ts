@@ -58,7 +58,13 @@ export function trainerConformance(name: string, start: () => Promise<TrainerSub
       const infos = await subject.trainer.init(op(), same(subject.init));
       expect(infos.map(({ rank }) => rank)).toEqual(Array.from({ length: subject.trainer.worldSize }, (_, rank) => rank));
       for (const { rank, value } of infos) {
-        expect(value).toMatchObject({ rank, worldSize: subject.trainer.worldSize, step: 0, dataParallelSize: subject.dataParallelSize, pipelineSize: subject.pipelineSize });
+        expect(value).toMatchObject({
+          rank,
+          worldSize: subject.trainer.worldSize,
+          step: 0,
+          dataParallelSize: subject.dataParallelSize,
+          pipelineSize: subject.pipelineSize,
+        });
       }
       expect(subject.trainer.worldSize).toBe(subject.dataParallelSize * subject.pipelineSize);
     });
@@ -129,7 +135,9 @@ export function trainerConformance(name: string, start: () => Promise<TrainerSub
       await using subject = await start();
       await subject.trainer.init(op(), same(subject.init));
       const exported = async (version: number) =>
-        (await subject.trainer.exportWeights(op(), same({ version, directory: fresh() }))).flatMap(({ value }) => (value === null ? [] : [value.checksum]));
+        (await subject.trainer.exportWeights(op(), same({ version, directory: fresh() }))).flatMap(({ value }) =>
+          value === null ? [] : [value.checksum],
+        );
       const first = await exported(1);
       expect(first.length).toBeGreaterThan(0);
       expect(await exported(2)).toEqual(first);
@@ -145,7 +153,9 @@ export function trainerConformance(name: string, start: () => Promise<TrainerSub
       await subject.trainer.trainStep(op(), stepOf(subject, batch));
       expect(await subject.trainer.computeLogProbs(op(), logProbs(subject, batch, "ref"))).toEqual(before);
       await subject.trainer.updateRef(op());
-      expect(await subject.trainer.computeLogProbs(op(), logProbs(subject, batch, "ref"))).toEqual(await subject.trainer.computeLogProbs(op(), logProbs(subject, batch, "actor")));
+      expect(await subject.trainer.computeLogProbs(op(), logProbs(subject, batch, "ref"))).toEqual(
+        await subject.trainer.computeLogProbs(op(), logProbs(subject, batch, "actor")),
+      );
     });
 
     it("T8: a loss that is not a number is refused before it touches the weights", async () => {
@@ -179,7 +189,12 @@ export function trainerConformance(name: string, start: () => Promise<TrainerSub
       await using other = await start();
       await withTemperature(other, 0.5, op());
       expect(await other.trainer.computeLogProbs(op(), ask)).not.toEqual(atOne);
-      expect(await other.trainer.computeLogProbs(op(), each(other, (replica) => ({ tag: "actor" as const, batch: plain[replica] as RankBatch, temperature: 1 })))).toEqual(atOne);
+      expect(
+        await other.trainer.computeLogProbs(
+          op(),
+          each(other, (replica) => ({ tag: "actor" as const, batch: plain[replica] as RankBatch, temperature: 1 })),
+        ),
+      ).toEqual(atOne);
     });
   });
 }
@@ -220,13 +235,26 @@ function logProbs(subject: TrainerSubject, batch: readonly RankBatch[], tag: "ac
   return each(subject, (replica) => ({ tag, batch: batch[replica] as RankBatch }));
 }
 
-export function stepOf(subject: Pick<TrainerSubject, "trainer" | "dataParallelSize">, batch: readonly RankBatch[]): PerRank<TrainStepRequest> {
+export function stepOf(
+  subject: Pick<TrainerSubject, "trainer" | "dataParallelSize">,
+  batch: readonly RankBatch[],
+): PerRank<TrainStepRequest> {
   const globalBatchSize = batch.reduce((sum, one) => sum + one.columns.rows, 0);
   const globalTokens = batch.reduce((sum, one) => sum + one.columns.lossMask_T.length, 0);
-  return each(subject, (replica) => ({ batch: batch[replica] as RankBatch, globalBatchSize, globalTokens, oldLogProbs: null, refLogProbs: null }));
+  return each(subject, (replica) => ({
+    batch: batch[replica] as RankBatch,
+    globalBatchSize,
+    globalTokens,
+    oldLogProbs: null,
+    refLogProbs: null,
+  }));
 }
 
-async function meanLogProbs(subject: TrainerSubject, batch: readonly RankBatch[], op: Op): Promise<{ readonly rewarded: number; readonly punished: number }> {
+async function meanLogProbs(
+  subject: TrainerSubject,
+  batch: readonly RankBatch[],
+  op: Op,
+): Promise<{ readonly rewarded: number; readonly punished: number }> {
   const answers: ByRank<TokenValues | null> = await subject.trainer.computeLogProbs(op, logProbs(subject, batch, "actor"));
   let rewarded = 0;
   let punished = 0;

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +6,19 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Clock, type ErrorCode, type ErrorDetails, SlimeError, systemClock } from "@slime/core";
 import { gangOf } from "../gang.js";
-import type { ExportedWeights, Op, SaveRequest, TokenValues, Trainer, TrainerInfo, TrainerInit, TrainerRank, TrainStepRequest, TrainStepResult, LogProbsRequest } from "../trainer.js";
+import type {
+  ExportedWeights,
+  LogProbsRequest,
+  Op,
+  SaveRequest,
+  TokenValues,
+  Trainer,
+  TrainerInfo,
+  TrainerInit,
+  TrainerRank,
+  TrainStepRequest,
+  TrainStepResult,
+} from "../trainer.js";
 
 /** What a rank does wrong, once, the next time it does `op`. `half`: with half of a push written. */
 export interface ScriptedFault {
@@ -37,17 +49,24 @@ export class ScriptedRank implements TrainerRank {
 
   constructor(rank: number, dataParallel: number, folder: string) {
     const script = fileURLToPath(new URL("../../python/scripted_rank.py", import.meta.url));
-    this.#child = spawn("python3", ["-u", script, String(rank), String(dataParallel), folder], { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+    this.#child = spawn("python3", ["-u", script, String(rank), String(dataParallel), folder], {
+      stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
+    });
     this.pid = this.#child.pid ?? 0;
     this.listening = new Promise((resolve, reject) => this.#pending.set(0, { resolve: () => resolve(), reject }));
     const output = this.#child.stdio[4];
-    if (output !== null && output !== undefined && "read" in output) createInterface({ input: output }).on("line", (line) => this.#hear(JSON.parse(line)));
+    if (output !== null && output !== undefined && "read" in output)
+      createInterface({ input: output }).on("line", (line) => this.#hear(JSON.parse(line)));
     this.#child.stdio[3]?.on("error", () => {});
     this.exited = new Promise((resolve) => {
       this.#child.on("exit", (exitCode, signal) => {
         const what = `rank ${rank}`;
         this.spoiled = true;
-        this.#gone = new SlimeError("process.exited", `${what} ended with ${signal ?? `exit code ${exitCode}`}`, { what, exitCode, signal });
+        this.#gone = new SlimeError("process.exited", `${what} ended with ${signal ?? `exit code ${exitCode}`}`, {
+          what,
+          exitCode,
+          signal,
+        });
         for (const waiting of this.#pending.values()) waiting.reject(this.#gone);
         this.#pending.clear();
         resolve();
@@ -71,7 +90,8 @@ export class ScriptedRank implements TrainerRank {
 
   init = (op: Op, request: TrainerInit) => this.#call<TrainerInfo>("init", op, request);
   trainStep = (op: Op, request: TrainStepRequest) => this.#call<TrainStepResult>("trainStep", op, request);
-  exportWeights = (op: Op, request: { readonly version: number; readonly directory: string }) => this.#call<ExportedWeights | null>("exportWeights", op, request);
+  exportWeights = (op: Op, request: { readonly version: number; readonly directory: string }) =>
+    this.#call<ExportedWeights | null>("exportWeights", op, request);
   save = (op: Op, request: SaveRequest) => this.#call<{ readonly files: readonly string[] }>("save", op, request);
   load = (op: Op, request: { readonly directory: string }) => this.#call<TrainerInfo>("load", op, request);
   updateRef = (op: Op) => this.#call<void>("updateRef", op, null);
@@ -118,7 +138,10 @@ export class ScriptedRank implements TrainerRank {
     if (waiting === undefined || answer.failure !== undefined) this.spoiled = true;
     if (waiting === undefined) this.strayAnswers++;
     else if (answer.failure === undefined) waiting.resolve(answer.value);
-    else waiting.reject(new SlimeError(answer.failure.code as ErrorCode, answer.failure.message, answer.failure.details as ErrorDetails[ErrorCode]));
+    else
+      waiting.reject(
+        new SlimeError(answer.failure.code as ErrorCode, answer.failure.message, answer.failure.details as ErrorDetails[ErrorCode]),
+      );
   }
 
   #say(message: object): void {
