@@ -40,6 +40,8 @@ export interface HeadLinkOptions {
   readonly address: string;
   /** Default: gRPC. */
   readonly dial?: (address: string) => HeadDialler;
+  /** Calls back once this turn's messages are said; they travel as one batch. Default: `setImmediate`. */
+  readonly endOfTurn?: (flush: () => void) => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -196,7 +198,7 @@ export function headLink(options: HeadLinkOptions): HeadLink {
   };
   const send = (up: NodeUp) => {
     if (open?.welcomed !== true || pending.length >= nodeLimits.batchMessagesMax) return;
-    if (pending.length === 0) setImmediate(flush);
+    if (pending.length === 0) (options.endOfTurn ?? setImmediate)(flush);
     pending.push(up);
   };
   connect();

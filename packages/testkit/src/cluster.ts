@@ -1,0 +1,264 @@
+import { createHash } from "node:crypto";
+import { ActorId, JobId, NodeId, PlacementGroupId, seededRandom, type Random } from "@slime/core";
+import { virtualClock, type VirtualClock } from "@slime/core/testing";
+import type { ActorSpec, JobSpec } from "@slime/rpc/control";
+import type { EventFields, EventName } from "@slime/telemetry";
+import { Laws } from "./laws.js";
+import { eventLine, Names } from "./names.js";
+import { SimClient } from "./sim-client.js";
+import { SimHead } from "./sim-head.js";
+import { SimMachine } from "./sim-machine.js";
+import { SimNetwork } from "./sim-wire.js";
+
+export interface SimulatedClusterOptions {
+  readonly seed: number;
+  /** How many machines join at the start, as n1, n2, … */
+  readonly nodes: number;
+  readonly gpus?: number;
+  readonly cpus?: number;
+  /** Hosts each daemon keeps ready. */
+  readonly poolSize?: number;
+  /** Least and largest delay of a message, ms. */
+  readonly delayMs?: readonly [number, number];
+  /** Chance that a message is lost and its connection with it. */
+  readonly loss?: number;
+  /** Least and largest duration of the head's commits, ms. */
+  readonly commitMs?: readonly [number, number];
+  /** When each side notices a network fallen silent: daemons, head. */
+  readonly keepaliveMs?: readonly [number, number];
+}
+
+export interface SimEvent {
+  readonly atMs: number;
+  readonly name: EventName;
+  readonly fields: EventFields<EventName>;
+}
+
+export interface ActorWish {
+  readonly name: string;
+  readonly job: string;
+  /** What it does: see `actorScript`. */
+  readonly script?: string;
+  readonly resources?: Readonly<Record<string, number>>;
+  readonly group?: string;
+  readonly bundle?: number;
+  readonly restarts?: number;
+  readonly restartWindowMs?: number;
+  readonly detached?: boolean;
+  readonly creationTimeoutMs?: number;
+}
+
+export interface GroupWish {
+  readonly name: string;
+  readonly job: string;
+  readonly strategy?: string;
+  readonly bundles: readonly Readonly<Record<string, number>>[];
+}
+
+export interface JobWish {
+  readonly name: string;
+  /** What its driver does: see `driverScript`. */
+  readonly script?: string;
+  readonly resources?: Readonly<Record<string, number>>;
+  readonly attempts?: number;
+}
+
+const unit = 10_000;
+const units = (resources: Readonly<Record<string, number>>) => Object.fromEntries(Object.entries(resources).map(([name, amount]) => [name, Math.round(amount * unit)]));
+
+/**
+ * A whole cluster in one process on virtual time: the real head, the daemons' real judgement, effects and links, scripted processes, and a
+ * network, disk and machines that fail on demand. C1: equal options and equal calls give an equal trace, byte for byte on the wire.
+ */
+export class SimulatedCluster {
+  readonly clock: VirtualClock = virtualClock();
+  readonly random: Random;
+  readonly names = new Names();
+  readonly network: SimNetwork;
+  readonly head: SimHead;
+  readonly laws: Laws;
+  readonly machines = new Map<string, SimMachine>();
+  /** What happened, in order: time, then words. */
+  readonly trace: string[] = [];
+  readonly events: SimEvent[] = [];
+  readonly #options: Required<SimulatedClusterOptions>;
+  readonly #wire = createHash("sha256");
+  readonly #clients = new Map<string, SimClient>();
+  #messages = 0;
+
+  constructor(options: SimulatedClusterOptions) {
+    this.#options = { gpus: 0, cpus: 8, poolSize: 0, delayMs: [1, 2], loss: 0, commitMs: [0, 0], keepaliveMs: [4_000, 65_000], ...options };
+    this.random = seededRandom(options.seed);
+    const { delayMs, loss, keepaliveMs, commitMs } = this.#options;
+    this.laws = new Laws({ nowMs: () => this.clock.nowMs(), machines: () => this.machines.values(), names: this.names });
+    this.network = new SimNetwork({
+      clock: this.clock,
+      random: this.random,
+      delayMs,
+      loss,
+      keepaliveMs,
+      onMessage: (bytes) => {
+        this.#messages++;
+        this.#wire.update(bytes);
+      },
+    });
+    this.head = new SimHead({
+      clock: this.clock,
+      random: this.random,
+      network: this.network,
+      events: {
+        publish: (name, fields) => {
+          this.events.push({ atMs: this.clock.nowMs(), name, fields: fields as EventFields<EventName> });
+          this.say(eventLine(name, fields as EventFields<EventName>, this.names));
+          const head = this.head.head;
+          if (name === "job.ended" && head !== null) this.laws.jobGone(head.state, (fields as EventFields<"job.ended">).jobId);
+        },
+      },
+      onChange: (head) => this.laws.turned(head.state),
+      onListening: (head) => this.laws.remembered(head.state),
+      trace: (line) => this.say(line),
+    });
+    this.head.disk.commitMs = commitMs;
+  }
+
+  /** Starts the head and the machines, and lets them meet. */
+  async start(): Promise<void> {
+    this.head.start();
+    await this.run(50);
+    for (let n = 1; n <= this.#options.nodes; n++) this.addMachine({});
+    await this.run(1_000);
+  }
+
+  addMachine(options: { readonly name?: string; readonly gpus?: number; readonly cpus?: number }): SimMachine {
+    const number = this.machines.size + 1;
+    const name = options.name ?? `n${number}`;
+    const nodeId = NodeId.create(this.random);
+    this.names.set(nodeId, name);
+    const machine = new SimMachine(
+      { clock: this.clock, random: this.random, clusterId: () => this.head.clusterId, dial: (from) => this.head.dialler(from), hangUp: (from, silently) => (silently ? this.network.vanish(from) : this.network.cut(from)) },
+      { trace: (line) => this.say(line), onOccupied: (on, process) => this.laws.occupied(on, process), onJudged: (on, daemon) => this.laws.judged(on, daemon) },
+      { name, nodeId, address: `10.0.0.${number}`, gpus: options.gpus ?? this.#options.gpus, cpus: options.cpus ?? this.#options.cpus, poolSize: this.#options.poolSize },
+    );
+    this.machines.set(name, machine);
+    machine.startDaemon();
+    return machine;
+  }
+
+  machine(name: string): SimMachine {
+    const machine = this.machines.get(name);
+    if (machine === undefined) throw new RangeError(`there is no machine ${name}; there are ${[...this.machines.keys()].join(", ")}`);
+    return machine;
+  }
+
+  /** Moves time on. */
+  run(ms: number): Promise<void> {
+    return this.clock.run(ms);
+  }
+
+  say(line: string): void {
+    this.trace.push(`${(this.clock.nowMs() / 1_000).toFixed(3)} ${line}`);
+  }
+
+  /** Of every byte that arrived so far, in order. */
+  fingerprint(): string {
+    return `${this.#messages} messages, ${this.#wire.copy().digest("hex")}`;
+  }
+
+  /** Submits a job, or says the same again. Settles when the head acknowledged it. */
+  async submit(wish: JobWish): Promise<unknown> {
+    const jobId = this.#id(wish.name, () => JobId.create(this.random));
+    const spec: JobSpec = { jobId, submissionId: wish.name, entrypoint: wish.script ?? "runs", env: {}, cwd: "/", metadata: {}, resources: units(wish.resources ?? { CPU: 1 }), attemptsMax: wish.attempts ?? 1 };
+    const answer = await this.head.ask({ kind: "job.submit", job: { spec, requestHash: JSON.stringify([wish.script, wish.resources, wish.attempts]), runtimeEnv: {} } });
+    this.laws.acknowledged("jobs", jobId);
+    return answer;
+  }
+
+  async createActor(wish: ActorWish): Promise<void> {
+    const actorId = this.#id(wish.name, () => ActorId.create(this.random));
+    const spec: ActorSpec = {
+      actorId,
+      jobId: this.names.idOf(wish.job),
+      className: wish.name,
+      host: "node",
+      module: "/sim/actor.js",
+      exportName: wish.script ?? "steady",
+      arguments: Buffer.alloc(0),
+      resources: units(wish.resources ?? {}),
+      placementGroupId: wish.group === undefined ? "" : this.names.idOf(wish.group),
+      bundleIndex: wish.bundle ?? -1,
+      env: {},
+      cwd: "",
+      gpuVisibility: "assigned",
+      concurrency: 1,
+      concurrencyGroups: {},
+      restartsMax: wish.restarts ?? 0,
+      restartWindowMs: wish.restartWindowMs ?? 0,
+      lifetime: wish.detached === true ? "detached" : "job",
+      name: wish.name,
+      pendingCallsMax: 100,
+      creationTimeoutMs: wish.creationTimeoutMs ?? 60_000,
+      nodeLabels: {},
+      python: "",
+      nodeId: "",
+    };
+    await this.client(wish.job).call({ $case: "createActor", value: { spec } });
+    this.laws.acknowledged("actors", actorId);
+  }
+
+  async createGroup(wish: GroupWish): Promise<void> {
+    const placementGroupId = this.#id(wish.name, () => PlacementGroupId.create(this.random));
+    const bundles = wish.bundles.map((resources) => ({ resources: units(resources) }));
+    await this.client(wish.job).call({ $case: "createPlacementGroup", value: { placementGroupId, jobId: this.names.idOf(wish.job), strategy: wish.strategy ?? "PACK", bundles, name: wish.name } });
+    this.laws.acknowledged("groups", placementGroupId);
+  }
+
+  async put(job: string, key: string, value: string): Promise<void> {
+    this.laws.kvWritten(key, value, false);
+    await this.client(job).call({ $case: "kvPut", value: { key, value: Buffer.from(value), ifAbsent: false } });
+    this.laws.kvWritten(key, value, true);
+  }
+
+  /** The client that speaks for a job; of an unknown name: an interactive driver, whose job gets that name. */
+  client(job: string): SimClient {
+    const known = this.#clients.get(job);
+    if (known !== undefined) return known;
+    const client = new SimClient(this.head, this.clock, this.names.has(job) ? this.names.idOf(job) : "");
+    this.#clients.set(job, client);
+    return client;
+  }
+
+  /** An older head's late words to a daemon: they must change nothing (L8). Nothing happens where no daemon hears. */
+  whisperStale(name: string): void {
+    const machine = this.machine(name);
+    const { daemon } = machine;
+    const epoch = (this.head.head?.epoch ?? 1) - 1;
+    if (daemon === null || !daemon.living || daemon.frozen || !daemon.welcomed || epoch < 1) return;
+    const before = daemon.state;
+    const messages = [
+      ...[...before.actors.keys()].map((actorId) => ({ message: { $case: "stopActor" as const, value: { actorId, incarnation: 0, graceMs: 0, reason: "KILLED" } } })),
+      ...[...before.bundles].map(([placementGroupId, { generation }]) => ({ message: { $case: "release" as const, value: { placementGroupId, generation } } })),
+      ...[...before.jobs.keys()].map((jobId) => ({ message: { $case: "stopJob" as const, value: { jobId, graceMs: 0 } } })),
+      { message: { $case: "startJob" as const, value: { attempt: 1, spec: { jobId: "job_ffffffffffffffff", submissionId: "", entrypoint: "runs", env: {}, cwd: "", metadata: {}, resources: {}, attemptsMax: 1 } } } },
+    ];
+    this.head.whisper(name, { epoch, messages });
+    this.laws.staleIgnored(machine, before, daemon.state);
+  }
+
+  /** Ends the simulation's head without a word; virtual time then stands still. */
+  async close(): Promise<void> {
+    this.head.crash();
+    for (const machine of this.machines.values()) machine.killDaemon();
+  }
+
+  #id(name: string, create: () => string): string {
+    if (!this.names.has(name)) this.names.set(create(), name);
+    return this.names.idOf(name);
+  }
+}
+
+/** Builds a simulated cluster and lets its machines join. */
+export async function simulatedCluster(options: SimulatedClusterOptions): Promise<SimulatedCluster> {
+  const cluster = new SimulatedCluster(options);
+  await cluster.start();
+  return cluster;
+}
