@@ -131,6 +131,14 @@ export class EngineProbe {
     for (let i = 0; i < 4; i++) await this.engine.load();
   }
 
+  /** Tokens that the engine makes while a few round trips pass: none while it is paused. */
+  async progress(): Promise<number> {
+    await this.roundTrips();
+    const before = await this.engine.load();
+    await this.roundTrips();
+    return (await this.engine.load()).tokensTotal - before.tokensTotal;
+  }
+
   /** Waits until nothing runs and nothing waits. */
   async idle(): Promise<void> {
     await this.until("the engine is idle", async () => {
