@@ -5,7 +5,7 @@ import { type Ledger, openLedger } from "@slime/data";
 import { loopLength, type RunConfig } from "@slime/rl-config";
 import type { Manifest } from "./manifest.js";
 import type { MetricSink, RunStorage, SpanSink, StoredCheckpoint } from "./ports.js";
-import { fileStorage, lockRun, type RunPaths, readCheckpoints, runPaths, verifyFiles } from "./run-directory.js";
+import { fileStorage, lockRun, type RunOwner, type RunPaths, readCheckpoints, runPaths, verifyFiles } from "./run-directory.js";
 import { keepRunRecord } from "./run-record.js";
 import { type RunSettings, runSettings } from "./run-settings.js";
 import { metricsFile, spansFile } from "./sinks.js";
@@ -18,7 +18,7 @@ export interface OpenRunInput {
   readonly runId: string;
   /** Prompts of one epoch, for runs whose length is in epochs. */
   readonly prompts: number;
-  readonly owner: { readonly pid: number; readonly host: string; readonly isAlive: (pid: number) => boolean };
+  readonly owner: RunOwner;
   readonly clock: Clock;
   readonly log: Logger;
 }

@@ -179,25 +179,35 @@ export async function writeFileAtomic(path: string, text: string): Promise<void>
   await syncPath(dirname(path));
 }
 
+/** The process that takes a run directory, and how to tell whether another one still lives. */
+export interface RunOwner {
+  readonly pid: number;
+  readonly host: string;
+  /** What tells this process from a later one of the same pid: its boot and start time, say. */
+  readonly birth: string;
+  /** Asked of processes of this host only. */
+  readonly isAlive: (owner: { readonly pid: number; readonly birth: string }) => Promise<boolean>;
+}
+
 /**
  * Takes a run directory for this process (R2). @throws `state.locked` naming the process that has it, when that one lives on this host;
  * a lock of another host is respected too, since nobody here can see whether its owner lives.
  */
-export async function lockRun(
-  paths: RunPaths,
-  owner: { readonly pid: number; readonly host: string; readonly isAlive: (pid: number) => boolean },
-): Promise<AsyncDisposable> {
+export async function lockRun(paths: RunPaths, owner: RunOwner): Promise<AsyncDisposable> {
   await mkdir(paths.root, { recursive: true });
-  const mine = `${JSON.stringify({ pid: owner.pid, host: owner.host })}\n`;
+  const mine = `${JSON.stringify({ pid: owner.pid, host: owner.host, birth: owner.birth })}\n`;
   for (let tries = 0; tries < 3; tries++) {
     try {
       await writeFile(paths.lock, mine, { flag: "wx" });
       return { [Symbol.asyncDispose]: () => rm(paths.lock, { force: true }) };
     } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+      if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) {
+        await rm(paths.lock, { force: true }); // half of a lock is none
+        throw error;
+      }
     }
     const held = await readLock(paths.lock);
-    if (held !== null && (held.host !== owner.host || (held.pid !== owner.pid && owner.isAlive(held.pid)))) {
+    if (held !== null && (held.host !== owner.host || (await owner.isAlive(held)))) {
       throw new SlimeError(
         "state.locked",
         `${paths.root} is in use by process ${held.pid} on ${held.host}: stop that run first, give another --run-dir, or remove ${paths.lock} if the host is gone`,
@@ -209,9 +219,10 @@ export async function lockRun(
   throw new SlimeError("state.locked", `${paths.root} is being taken by another process`, { path: paths.root, pid: null });
 }
 
-async function readLock(path: string): Promise<{ readonly pid: number; readonly host: string } | null> {
+async function readLock(path: string): Promise<Omit<RunOwner, "isAlive"> | null> {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as { readonly pid: number; readonly host: string };
+    const { pid, host, birth } = JSON.parse(await readFile(path, "utf8")) as Partial<RunOwner>;
+    return typeof pid === "number" && typeof host === "string" && typeof birth === "string" ? { pid, host, birth } : null;
   } catch {
     return null;
   }

@@ -1,11 +1,11 @@
 import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
-import { systemClock, systemRandom } from "@slime/core";
+import { invariant, systemClock, systemRandom } from "@slime/core";
 import { detectPlatform } from "@slime/platform";
 import type { RunMode } from "@slime/rl-config";
 import { init } from "@slime/runtime";
-import { openRun, runLoop } from "@slime/training";
+import { openRun, type RunOwner, runLoop } from "@slime/training";
 import type { Command } from "commander";
 import { driverLog } from "../driver-log.js";
 import { openRunData } from "../run-data.js";
@@ -41,8 +41,7 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   await using data = await openRunData(config, stop.signal);
   const runId = newRunId();
   const root = resolve(config.runDir ?? join(outputsDirectory, runId));
-  const { processes } = detectPlatform(process.env);
-  const owner = { pid: process.pid, host: hostname(), isAlive: (pid: number) => processes.identify(pid) !== null };
+  const owner = await runOwner();
   await using run = await openRun({ config, root, runId, prompts: data.source.size, owner, clock: systemClock, log });
   progress.done(`run ${run.runId} in ${root}${data.tooLong > 0 ? `; ${data.tooLong} prompts left out for their length` : ""}`);
   await using session = await init({ log });
@@ -55,6 +54,22 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   });
   writeFileSync(join(run.paths.root, "summary.json"), `${JSON.stringify(summary, null, 1)}\n`);
   for (const line of summaryLines(run.paths, summary)) progress.done(line);
+}
+
+/** This process, as the run directory's lock names it. */
+async function runOwner(): Promise<RunOwner> {
+  const { processes } = detectPlatform(process.env);
+  const self = await processes.identify(process.pid);
+  invariant(self !== null, "this process is in the process table");
+  return {
+    pid: process.pid,
+    host: hostname(),
+    birth: `${self.bootId} ${self.startTime}`,
+    isAlive: async ({ pid, birth }) => {
+      const [bootId = "", ...startTime] = birth.split(" ");
+      return processes.isAlive({ bootId, pid, startTime: startTime.join(" ") });
+    },
+  };
 }
 
 /** A driver that is started again for the same job goes on with the same run; a new job makes a new one. */
