@@ -119,6 +119,19 @@ describe("nodes", () => {
     expect(events.events.some((event) => event.name === "node.eviction_held")).toBe(true);
   });
 
+  test("a head that did not run for a minute counts that against nobody", async () => {
+    const daemon = await join(1);
+    let away = 0;
+    const { nowMs } = clock;
+    Object.assign(clock, { nowMs: () => nowMs() + away });
+    away = 60_000;
+    await clock.run(3_000);
+    expect(head.state.nodes.get(node(1))?.state).toBe("ALIVE");
+    daemon.hang();
+    await clock.run(16_000);
+    expect(head.state.nodes.get(node(1))?.state).toBe("LOST");
+  });
+
   test("goodbye: LEFT at once", async () => {
     const daemon = await join(1);
     daemon.say({ $case: "goodbye", value: { reason: "slime-worker stop" } });

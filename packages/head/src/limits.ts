@@ -11,6 +11,8 @@ export const headLimits = {
   /** From this many nodes on, half of them silent at once is taken for a fault of the network: nobody is LOST. */
   evictionBrakeNodesMin: 4,
   tickMs: 500,
+  /** Ticks further apart than this: the head itself did not run, and silence in that time is not counted. */
+  headAwayMs: 2_500,
   /** An interactive driver whose stream broke is waited for this long. */
   clientGraceMs: 120_000,
   /** A prepared reservation lapses on the node after this; the head gives the two-phase commit up before. */

@@ -59,7 +59,7 @@ export async function startHead(options: StartHeadOptions, deps: StartHeadDepend
   };
   try {
     const { socket, endpoint } = await bindEventSocket();
-    const events = eventPublisher(socket, { source: "head", clock, tap: ({ event, fields }) => log.info(event, { ...fields }) });
+    const events = eventPublisher(socket, { source: "head", clock, tap: ({ event, fields }) => log.info(event, { ...fields }), onDrop: () => registry.add("slime_events_dropped_total", 1) });
     closers.push(() => events.close());
     // The epoch is durable before anything listens (D2).
     const head = await openHead({

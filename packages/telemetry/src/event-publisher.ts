@@ -19,6 +19,8 @@ export interface EventPublisherOptions {
   readonly queueMax?: number;
   /** Sees each line too, synchronously: the head's own log and ring of recent events. */
   readonly tap?: (line: EventLine) => void;
+  /** Told of each line that was dropped. */
+  readonly onDrop?: () => void;
 }
 
 export interface EventPublisher extends EventSink, AsyncDisposable {
@@ -30,7 +32,7 @@ export interface EventPublisher extends EventSink, AsyncDisposable {
 const queueMaxDefault = 10_000;
 
 export function eventPublisher(socket: EventSocket, options: EventPublisherOptions): EventPublisher {
-  const { source, clock, tap, queueMax = queueMaxDefault } = options;
+  const { source, clock, tap, onDrop, queueMax = queueMaxDefault } = options;
   const queue: EventLine[] = [];
   let seq = 0;
   let dropped = 0;
@@ -38,12 +40,16 @@ export function eventPublisher(socket: EventSocket, options: EventPublisherOptio
   let sending: Promise<void> | null = null;
   let open = true;
   const line = <N extends EventName>(event: N, fields: EventFields<N>): EventLine => ({ v: 1, at: clock.wallMs(), source, seq: ++seq, event, fields }) as EventLine;
+  const drop = (): void => {
+    dropped++;
+    onDrop?.();
+  };
   const drain = async () => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       try {
         await socket.send([next.event, encodeEvent(next)]);
       } catch {
-        dropped++; // a closed or broken socket loses its listeners' lines, nothing else
+        drop(); // a closed or broken socket loses its listeners' lines, nothing else
       }
       if (dropped > droppedTold && open && queue.length < queueMax) {
         queue.push(line("events.dropped", { count: dropped - droppedTold }));
@@ -59,7 +65,7 @@ export function eventPublisher(socket: EventSocket, options: EventPublisherOptio
       tap?.(said);
       if (queue.length >= queueMax) {
         queue.shift();
-        dropped++;
+        drop();
       }
       queue.push(said);
       sending ??= drain();

@@ -118,6 +118,7 @@ describe("jobs", () => {
     expect(wrong.json<{ error: { code: string } }>().error.code).toBe("data.invalid");
     expect((await call("PUT", `/api/packages/slime/${name}`, zip, { "content-type": "application/octet-stream" })).statusCode).toBe(200);
     expect((await call("GET", `/api/packages/slime/${name}`)).statusCode).toBe(200);
+    expect((await call("PUT", "/api/packages/gcs/_ray_pkg_0123.zip", zip)).statusCode).toBe(200); // as Ray's client does it, without a type
     expect((await call("GET", "/api/packages/gcs/..%2F..%2Fetc.zip")).statusCode).toBe(400);
     const { job_id } = await submit(body);
     const cwd = head.state.jobs.get(job_id)?.spec.cwd ?? "";

@@ -60,15 +60,12 @@ export async function serveManagement(head: Head, options: ManagementOptions): P
 export function managementApp(head: Head, options: ManagementOptions): FastifyInstance {
   const app = fastify({ bodyLimit: limits.bodyBytesMax, routerOptions: { ignoreTrailingSlash: true }, requestTimeout: 0, forceCloseConnections: true });
   app.removeContentTypeParser("text/plain"); // a form of another site can send that without asking first
-  const asStream = (_request: FastifyRequest, body: Readable, done: (error: Error | null, body: Readable) => void) => done(null, body);
-  app.addContentTypeParser("application/octet-stream", { bodyLimit: packageBytesMax }, asStream);
-  app.addContentTypeParser("application/zip", { bodyLimit: packageBytesMax }, asStream);
   app.addHook("onRequest", async (request) => guardRequest(request.headers));
   app.addHook("onResponse", async (request, reply) => options.registry.add("slime_http_requests_total", 1, { route: request.routeOptions.url ?? "unknown", status: String(reply.statusCode) }));
   app.setErrorHandler((error, _request, reply) => sendError(reply, error));
   app.setNotFoundHandler((request, reply) => sendError(reply, new SlimeError("not_found", `there is no ${request.method} ${request.url}`, { kind: "route", id: request.url })));
   jobRoutes(app, head, options);
-  packageRoutes(app, options.packages);
+  app.register(async (scope) => packageRoutes(scope, options.packages));
   stateRoutes(app, head, options);
   return app;
 }
@@ -159,6 +156,9 @@ function jobRoutes(app: FastifyInstance, head: Head, options: ManagementOptions)
 
 function packageRoutes(app: FastifyInstance, packages: PackageStore): void {
   type Params = { readonly protocol: string; readonly name: string };
+  // Only here: a body of any type, or of none as Ray's client sends it, is bytes.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", { bodyLimit: packageBytesMax }, (_request: FastifyRequest, body: Readable, done: (error: Error | null, body: Readable) => void) => done(null, body));
   app.get("/api/packages/:protocol/:name", async (request, reply) => {
     const { protocol, name } = request.params as Params;
     if (await packages.has(protocol, name)) return reply.code(200).send({});

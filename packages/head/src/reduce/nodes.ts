@@ -183,6 +183,10 @@ export function nodeClosed(turn: Turn, link: string, nodeId: string): void {
 export function judgeSilence(turn: Turn): void {
   const { state } = turn;
   const present = state.nodes.where("present", "yes");
+  const awayMs = turn.nowMs - state.judgedHeadMs;
+  state.judgedHeadMs = turn.nowMs;
+  // A head that was stopped or starved heard nobody because it did not listen: that time is not theirs.
+  if (awayMs > headLimits.headAwayMs) for (const [nodeId, live] of state.links) state.links.set(nodeId, { ...live, heardHeadMs: live.heardHeadMs + awayMs });
   const silentMs = (node: NodeRecord) => turn.nowMs - (state.links.get(node.nodeId)?.heardHeadMs ?? turn.nowMs);
   const late = present.filter((node) => silentMs(node) >= headLimits.nodeSilenceMsMax);
   const held = present.length >= headLimits.evictionBrakeNodesMin && late.length * 2 >= present.length;

@@ -39,6 +39,7 @@ export function undo(state: HeadState, outcome: Outcome): void {
 export function restore(state: HeadState, records: { readonly [T in keyof Records]: readonly (readonly [string, Records[T]])[] }, times: Times): Outcome {
   for (const name of tableNames) for (const [id, record] of records[name]) (state[name] as Table<unknown>).put(id, record);
   const turn = new Turn(state, times);
+  state.judgedHeadMs = times.nowMs;
   for (const { order } of [...state.actors.values(), ...state.groups.values(), ...state.jobs.values()]) state.order = Math.max(state.order, order);
   for (const node of state.nodes.where("present", "yes")) {
     state.links.set(node.nodeId, { link: null, heardHeadMs: times.nowMs, heartbeat: null });

@@ -76,6 +76,8 @@ export interface HeadState {
   readonly jobWaiters: Map<string, Waiter[]>;
   stopping: { readonly token: number; readonly graceMs: number; readonly deadlineHeadMs: number; readonly said: boolean } | null;
   evictionHeld: boolean;
+  /** When silence was judged last; a long gap means that the head itself was away. */
+  judgedHeadMs: number;
   order: number;
 }
 
@@ -126,6 +128,7 @@ export function headState(identity: HeadIdentity, times: { readonly startedAtMs:
     jobWaiters: new Map(),
     stopping: null,
     evictionHeld: false,
+    judgedHeadMs: 0,
     order: 0,
   };
 }
