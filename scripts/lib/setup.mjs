@@ -14,12 +14,12 @@ export function run(command, args, options = {}) {
 }
 
 /** Installs what the lock file names, unless that has been done. Install scripts stay off (.npmrc). */
-export function install(folder = root) {
-  const installed = join(folder, "node_modules", ".package-lock.json");
-  const lock = join(folder, "package-lock.json");
+export function install() {
+  const installed = join(root, "node_modules", ".package-lock.json");
+  const lock = join(root, "package-lock.json");
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
-  process.stdout.write(`installing dependencies${folder === root ? "" : ` of ${folder.slice(root.length + 1)}`} …\n`);
-  run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: folder });
+  process.stdout.write("installing dependencies …\n");
+  run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
 }
 
 /** Compiles every package that changed since the last build. */
@@ -28,9 +28,13 @@ export function build() {
   run(process.execPath, [join(root, "node_modules", "typescript", "bin", "tsc"), "-b"]);
 }
 
-/** The clone's own tools, linters and generators: apart, so that using slime does not download them. */
+/** The clone's own tools, linters and generators: apart, so that using slime does not download them. Their versions are exact. */
 export function installTools() {
-  install(join(root, "tools"));
+  const folder = join(root, "tools");
+  const installed = join(folder, "node_modules", ".package-lock.json");
+  if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(join(folder, "package.json")).mtimeMs) return;
+  process.stdout.write("installing the clone's tools …\n");
+  run("npm", ["install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: folder });
 }
 
 export const tool = (name) => join(root, "tools", "node_modules", ".bin", name);
