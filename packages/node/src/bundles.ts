@@ -19,7 +19,8 @@ export type Bundles = ReadonlyMap<string, Reservation>;
 /** GPU shares that something holds: by GPU index, in 1/10,000. */
 export type GpuShares = ReadonlyMap<number, number>;
 
-const wholeGpu = 10_000;
+/** Shares of one GPU. */
+export const wholeGpu = 10_000;
 
 /** What an amount of GPUs means for each of the planned ones: a fraction sits on one, whole ones take each fully. */
 export function gpuShares(units: number, indices: readonly number[]): GpuShares {

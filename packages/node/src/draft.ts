@@ -1,4 +1,5 @@
 import type { GpuDevice } from "@slime/platform";
+import type { PlannedBundle } from "@slime/rpc/control";
 import { gpuShares, reservedShares, sumShares, type GpuShares } from "./bundles.js";
 import type { ActorState, EndedActor, EndedJob, HostState, JobState, Language, Life, NodeEffect, NodeState } from "./node-state.js";
 import { nodeLimits } from "./limits.js";
@@ -64,14 +65,34 @@ export function setLife(draft: Draft, actorId: string, life: Life | null): void 
   else draft.actors.set(actorId, { life, next });
 }
 
-/** Shares held by actors outside of placement groups; those inside use their group's. */
-export function sharesOutside(draft: Draft): GpuShares {
-  return sumShares(
-    [...draft.actors.values()].flatMap(({ life }) => {
-      const spec = life?.start.spec;
-      return life === null || spec === undefined || spec.placementGroupId !== "" ? [] : [gpuShares(spec.resources["GPU"] ?? 0, life.start.gpuIndices)];
-    }),
-  );
+/** Takes a waiting start back. */
+export function dropNext(draft: Draft, actorId: string): void {
+  const life = draft.actors.get(actorId)?.life ?? null;
+  if (life === null) draft.actors.delete(actorId);
+  else draft.actors.set(actorId, { life, next: null });
+}
+
+/**
+ * Shares held by actors outside of placement groups; those inside use their group's, for as long as it is reserved here.
+ * @param wanted a reservation about to be made, which then speaks for the actors inside it.
+ */
+export function sharesOutside(draft: Draft, wanted: { readonly id: string; readonly bundles: readonly PlannedBundle[] } = { id: "", bundles: [] }): GpuShares {
+  const covered = ({ start }: Life): boolean => {
+    const groupId = start.spec?.placementGroupId ?? "";
+    if (groupId === "") return false;
+    const reserved = [...(draft.bundles.get(groupId)?.bundles ?? []), ...(wanted.id === groupId ? wanted.bundles : [])];
+    return start.gpuIndices.every((gpu) => reserved.some((bundle) => bundle.index === start.spec?.bundleIndex && bundle.gpuIndices.includes(gpu)));
+  };
+  return sumShares([...draft.actors.values()].flatMap(({ life }) => (life === null || covered(life) ? [] : [sharesOf(life)])));
+}
+
+/** Shares that lives hold, whoever promised them; with `ending`, only those that are on their way out. */
+export function sharesLived(draft: Draft, ending: boolean): GpuShares {
+  return sumShares([...draft.actors.values()].flatMap(({ life }) => (life === null || (ending && life.phase !== "ending") ? [] : [sharesOf(life)])));
+}
+
+function sharesOf({ start }: Life): GpuShares {
+  return gpuShares(start.spec?.resources["GPU"] ?? 0, start.gpuIndices);
 }
 
 /** All shares that an actor outside of groups must not touch. */

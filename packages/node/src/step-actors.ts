@@ -1,8 +1,8 @@
 import { SlimeError } from "@slime/core";
 import type { HowItDied } from "@slime/platform";
 import type { StartActor } from "@slime/rpc/control";
-import { checkShares, gpuShares } from "./bundles.js";
-import { actorIn, bounded, fillPool, setLife, sharesTaken, startHost, type Draft } from "./draft.js";
+import { checkShares, gpuShares, wholeGpu } from "./bundles.js";
+import { actorIn, bounded, dropNext, fillPool, setLife, sharesLived, sharesTaken, startHost, type Draft } from "./draft.js";
 import { needsFreshProcess } from "./environment.js";
 import { nodeLimits } from "./limits.js";
 import type { Language, Life, NodeEvent } from "./node-state.js";
@@ -21,7 +21,10 @@ export function startActor(draft: Draft, start: StartActor): void {
   const ended = draft.endedActors.get(endedKey({ actorId: spec.actorId, incarnation: start.incarnation }));
   if (ended !== undefined) return void draft.effects.push({ kind: "report", up: actorUp(ended.report) });
   const current = draft.actors.get(spec.actorId);
-  if (current?.life == null) return begin(draft, start);
+  if (current?.life == null) {
+    if ((current?.next?.incarnation ?? 0) <= start.incarnation) begin(draft, start);
+    return;
+  }
   const { life } = current;
   if (life.start.incarnation === start.incarnation) return reportLife(draft, life);
   if (life.start.incarnation > start.incarnation) return;
@@ -34,9 +37,13 @@ function begin(draft: Draft, start: StartActor): void {
   const spec = start.spec;
   if (spec === undefined) return;
   if (draft.stopping) return neverBegan(draft, start, "NODE_DIED", "the node is stopping");
+  const shares = gpuShares(spec.resources["GPU"] ?? 0, start.gpuIndices);
+  const going = sharesLived(draft, true);
+  const lived = sharesLived(draft, false);
+  if ([...shares].some(([gpu, units]) => (going.get(gpu) ?? 0) > 0 && (lived.get(gpu) ?? 0) + units > wholeGpu)) return void draft.actors.set(spec.actorId, { life: null, next: start }); // N7
   if (spec.placementGroupId === "") {
     try {
-      checkShares(gpuShares(spec.resources["GPU"] ?? 0, start.gpuIndices), sharesTaken(draft), draft.context.gpus.length, `actor ${spec.actorId}`);
+      checkShares(shares, sharesTaken(draft), draft.context.gpus.length, `actor ${spec.actorId}`);
     } catch (error) {
       if (SlimeError.isAny(error)) return neverBegan(draft, start, "WORKER_DIED", error.message);
       throw error;
@@ -86,7 +93,7 @@ export function stopActor(draft: Draft, event: Of<"stop_actor">): void {
   const matches = (of: number) => incarnation === 0 || incarnation === of;
   const actor = draft.actors.get(actorId);
   if (actor?.next != null && matches(actor.next.incarnation)) {
-    draft.actors.set(actorId, { life: actor.life, next: null });
+    dropNext(draft, actorId);
     neverBegan(draft, actor.next, event.reason, "stopped before it began");
   }
   if (actor?.life != null && matches(actor.life.start.incarnation)) return endLife(draft, actorId, actor.life, graceMs, event.reason, "its daemon was asked to stop it");
@@ -170,7 +177,26 @@ export function hostEnded(draft: Draft, processId: string, pid: number, how: How
   draft.effects.push({ kind: "release_ports", holder: processId }, { kind: "report", up: actorUp(report) });
   draft.actors.delete(actorId);
   if (actor.next !== null) begin(draft, actor.next);
-  else fillPool(draft);
+  for (const [waitingId, waiting] of [...draft.actors]) {
+    if (waiting.life !== null || waiting.next === null) continue;
+    draft.actors.delete(waitingId);
+    begin(draft, waiting.next); // waits again where there is still no room (N7)
+  }
+  fillPool(draft);
+}
+
+/**
+ * A process of an earlier life, with its record. Ended incarnations keep theirs until their job is forgotten, and records are found in no
+ * order: the newest incarnation is the actor's life, whatever else is there is not needed.
+ */
+export function adoptActor(draft: Draft, { processId, pid, language, start }: Of<"adopted_actor">): void {
+  const actorId = start.spec?.actorId ?? "";
+  const known = draft.actors.get(actorId)?.life ?? null;
+  const newest = known === null || known.start.incarnation < start.incarnation;
+  draft.hosts.set(processId, { kind: "assigned", language, pid, actorId });
+  if (newest) setLife(draft, actorId, { start, processId, phase: "starting", pid, socket: "", wanted: null, creationFailure: null });
+  const older = newest ? known?.processId : processId;
+  if (older !== undefined) draft.effects.push({ kind: "end", processId: older, graceMs: 0, reason: "a newer incarnation is here (N1)" });
 }
 
 function poolHostDied(draft: Draft): void {

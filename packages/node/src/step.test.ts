@@ -177,6 +177,60 @@ describe("jobs", () => {
   });
 });
 
+describe("what waits for an end", () => {
+  it("a start waits for a life that is going on its GPU, and is not refused (N7)", () => {
+    const m = machine();
+    const old = m.alive("a", 1, { resources: { GPU: 10_000 } }, [0]);
+    m.send({ kind: "stop_actor", actorId: "a", incarnation: 1, graceMs: 100, reason: "KILLED" });
+    expect(kinds(m.send({ kind: "start_actor", start: startOf("b", 1, { resources: { GPU: 10_000 } }, [0]) }))).toEqual([]);
+    expect(kinds(m.send({ kind: "start_actor", start: startOf("c", 1, { resources: { GPU: 10_000 } }, [1]) }))).toEqual(["launch_host"]);
+    expect(kinds(m.send({ kind: "ended", processId: old, pid: 7, death: died() }))).toEqual(["release_ports", "actor gone", "launch_host"]);
+    expect(m.state().actors.get("b")).toMatchObject({ next: null, life: { phase: "starting" } });
+  });
+  it("a start that waits can be stopped", () => {
+    const m = machine();
+    const old = m.alive("a", 1, { resources: { GPU: 10_000 } }, [0]);
+    m.send({ kind: "stop_actor", actorId: "a", incarnation: 1, graceMs: 100, reason: "KILLED" });
+    m.send({ kind: "start_actor", start: startOf("b", 1, { resources: { GPU: 10_000 } }, [0]) });
+    expect(goneOf(m.send({ kind: "stop_actor", actorId: "b", incarnation: 1, graceMs: 0, reason: "KILLED" }))?.death?.message).toBe("stopped before it began");
+    m.send({ kind: "ended", processId: old, pid: 7, death: died() });
+    expect(m.state().actors.size).toBe(0);
+  });
+  it("released bundles stay taken for as long as an actor is in them (B3)", () => {
+    const m = machine();
+    const bundles = [{ index: 0, resources: { GPU: 10_000 }, nodeId: "n", gpuIndices: [0], address: "", gpuUuids: [] }];
+    const prepare = (id: string): NodeEvent => ({ kind: "prepare", id, generation: 1, bundles, ttlMs: 100 });
+    const refused = (effects: readonly NodeEffect[]) => effects.some((effect) => effect.kind === "report" && effect.up.message?.$case === "bundles" && effect.up.message.value.failure.length > 0);
+    m.send(prepare("pg"));
+    m.send({ kind: "commit", id: "pg", generation: 1 });
+    const old = m.alive("a", 1, { resources: { GPU: 10_000 }, placementGroupId: "pg", bundleIndex: 0 }, [0]);
+    m.send({ kind: "release", id: "pg", generation: 1 });
+    expect(refused(m.send(prepare("other")))).toBe(true);
+    expect(refused(m.send(prepare("pg")))).toBe(false);
+    m.send({ kind: "release", id: "pg", generation: 1 });
+    m.send({ kind: "ended", processId: old, pid: 7, death: died() });
+    expect(refused(m.send(prepare("other")))).toBe(false);
+  });
+  it("a newer attempt of a driver begins once the older is gone (N6)", () => {
+    const m = machine();
+    m.send({ kind: "start_job", start: jobStart("j") });
+    const processId = m.state().jobs.get("j")?.processId ?? "";
+    expect(kinds(m.send({ kind: "start_job", start: jobStart("j", 2) }))).toEqual(["end"]);
+    expect(kinds(m.send({ kind: "ended", processId, pid: 5, death: died() }))).toEqual(["job ended", "launch_driver"]);
+    m.send({ kind: "start_job", start: jobStart("j", 3) });
+    expect(kinds(m.send({ kind: "stop_job", jobId: "j", graceMs: 0 }))).toEqual(["end", "job ended"].reverse());
+  });
+  it("of an actor's records the newest incarnation is adopted, in whatever order they are found", () => {
+    for (const order of [[1, 2], [2, 1]]) {
+      const m = machine();
+      for (const incarnation of order) m.send({ kind: "adopted_actor", processId: `p${incarnation}`, pid: incarnation, language: "node", start: startOf("a", incarnation) });
+      m.send({ kind: "ended", processId: "p1", pid: 1, death: died() });
+      m.send({ kind: "host_registered", processId: "p2", pid: 2, language: "node", actor: { actorId: "a", incarnation: 2, jobId: "j", state: "alive", socketPath: "/s" } });
+      expect(inventory(m.state()).actors).toMatchObject([{ incarnation: 2, pid: 2, socket: "/s" }]);
+    }
+  });
+});
+
 describe("GPUs and bundles", () => {
   const bundle = (index: number, gpuIndices: number[], gpu = 10_000) => ({ index, resources: { GPU: gpu }, nodeId: "n", gpuIndices, address: "", gpuUuids: [] });
   const prepare = (id: string, generation: number, gpuIndices: number[]): NodeEvent => ({ kind: "prepare", id, generation, bundles: gpuIndices.map((gpu, i) => bundle(i, [gpu])), ttlMs: 100 });

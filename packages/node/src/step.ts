@@ -1,10 +1,10 @@
 import { unreachable } from "@slime/core";
 import { commitBundles, lapseBundles, prepareBundles, releaseBundles, type BundleStep } from "./bundles.js";
-import { actorIn, draftOf, fillPool, setLife, sharesOutside, stateOf, type Draft, type StepContext } from "./draft.js";
+import { actorIn, draftOf, fillPool, sharesOutside, stateOf, type Draft, type StepContext } from "./draft.js";
 import { nodeLimits } from "./limits.js";
 import type { NodeEffect, NodeEvent, NodeState, TimerKey } from "./node-state.js";
 import { actorReport, actorUp, bundlesUp } from "./reports.js";
-import { endLife, hostAlive, hostEnded, hostExit, hostFailed, hostRegistered, startActor, stopActor } from "./step-actors.js";
+import { adoptActor, endLife, hostAlive, hostEnded, hostExit, hostFailed, hostRegistered, startActor, stopActor } from "./step-actors.js";
 import { driverEnded, forgetJob, startJob, stopJob } from "./step-jobs.js";
 
 export interface Step {
@@ -32,7 +32,7 @@ function apply(draft: Draft, event: NodeEvent): void {
     case "forget_job":
       return forgetJob(draft, event.jobId);
     case "prepare": {
-      const result = prepareBundles(draft.bundles, event, sharesOutside(draft), draft.context.gpus.length);
+      const result = prepareBundles(draft.bundles, event, sharesOutside(draft, event), draft.context.gpus.length);
       if (result.failure === null) draft.effects.push({ kind: "timer", timer: { of: "reservation", id: event.id, generation: event.generation }, delayMs: event.ttlMs });
       return settleBundles(draft, event, "prepare", result);
     }
@@ -65,12 +65,11 @@ function apply(draft: Draft, event: NodeEvent): void {
     case "ended":
       return ended(draft, event.processId, event.pid, event.death, event.death.message);
     case "adopted_actor":
-      draft.hosts.set(event.processId, { kind: "assigned", language: event.language, pid: event.pid, actorId: event.start.spec?.actorId ?? "" });
-      return setLife(draft, event.start.spec?.actorId ?? "", { start: event.start, processId: event.processId, phase: "starting", pid: event.pid, socket: "", wanted: null, creationFailure: null });
+      return adoptActor(draft, event);
     case "adopted_host":
       return void draft.hosts.set(event.processId, { kind: "starting", language: event.language, actorId: null });
     case "adopted_job":
-      return void draft.jobs.set(event.start.spec?.jobId ?? "", { start: event.start, processId: event.processId, pid: event.pid, logPath: event.logPath, stopping: false });
+      return void draft.jobs.set(event.start.spec?.jobId ?? "", { start: event.start, processId: event.processId, pid: event.pid, logPath: event.logPath, stopping: false, next: null });
     case "adopted_bundles":
       draft.bundles = event.bundles;
       return;
