@@ -124,6 +124,24 @@ export function pushFaultCases(start: StartWeightSync): void {
     for (const id of ["a", "b"]) await expectServes(subject, id, 2);
     expect(stage.restarts).toEqual([]);
   });
+
+  it("P15: an engine that is known to have died in the middle is not restarted once more", async () => {
+    await using subject = await start(plain);
+    const { stage } = subject;
+    await push(subject, 1);
+    stage.plan("a", "hold");
+    const release = stage.releaser("a");
+    const pushing = push(subject, 2);
+    const receives = () => stage.steps("a").filter((step) => step === "receive").length;
+    await stage.until(() => receives() === 2);
+    subject.forget(stage.url("a"));
+    release("breaks late");
+    expect((await pushing).engines.map(({ state }) => state)).toEqual(["quarantined", "open"]);
+    expect([stage.opened("a"), stage.restarts]).toEqual([null, []]);
+    stage.put("a", await subject.startEngine("a"));
+    await subject.sync.catchUp({ url: stage.url("a"), version: 2, timeoutMs: pushMs });
+    await expectServes(subject, "a", 2);
+  });
 }
 
 /** Version 1 is pushed, then version 2, of which `a` says nothing until it is given up. */
