@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { headFile } from "@slime/head";
-import { readTextIfThere, writeFileAtomic, type Platform, type ProcessIdentity } from "@slime/platform";
+import { type Platform, type ProcessIdentity, readTextIfThere, writeFileAtomic } from "@slime/platform";
 
 /** `head.json` in the state directory: where the head of this machine listens. `slime`, `slime-worker` and drivers take their default address from it. */
 export interface HeadFile {
@@ -25,7 +25,9 @@ export async function readHeadFile(stateDirectory: string): Promise<HeadFile | n
   if (text === null) return null;
   try {
     const head = JSON.parse(text) as Partial<HeadFile>;
-    return head.version === 1 && typeof head.grpcAddress === "string" && typeof head.httpAddress === "string" && head.process !== undefined ? (head as HeadFile) : null;
+    return head.version === 1 && typeof head.grpcAddress === "string" && typeof head.httpAddress === "string" && head.process !== undefined
+      ? (head as HeadFile)
+      : null;
   } catch {
     return null;
   }

@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { z } from "zod";
 import { SlimeError } from "@slime/core";
+import { z } from "zod";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -32,10 +32,14 @@ export function stateDirectoryOf(flag: string | undefined, env: Env): string {
 /** flag > environment > default. @throws SlimeError `config.invalid`, all issues at once. */
 export function resolveHead(flags: Readonly<Record<string, unknown>>, env: Env): ResolvedHead {
   const fromEnv = { nodeIp: env["SLIME_NODE_IP"], log: env["SLIME_LOG"] };
-  const given = Object.fromEntries([...Object.entries(fromEnv), ...Object.entries(flags)].filter(([, value]) => value !== undefined && value !== ""));
+  const given = Object.fromEntries(
+    [...Object.entries(fromEnv), ...Object.entries(flags)].filter(([, value]) => value !== undefined && value !== ""),
+  );
   const parsed = HeadOptions.safeParse(given);
   if (!parsed.success) {
-    const issues = parsed.error.issues.map((issue) => `--${issue.path.join(".").replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}: ${issue.message}`);
+    const issues = parsed.error.issues.map(
+      (issue) => `--${issue.path.join(".").replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}: ${issue.message}`,
+    );
     throw new SlimeError("config.invalid", issues.join("; "), { issues });
   }
   return { options: parsed.data, stateDirectory: stateDirectoryOf(parsed.data.stateDir, env) };

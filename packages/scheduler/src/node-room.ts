@@ -1,8 +1,12 @@
 import type { NodeView } from "./cluster-view.js";
-import { gpuResource, resourceUnit, type Resources } from "./resources.js";
+import { gpuResource, type Resources, resourceUnit } from "./resources.js";
 
 /** A demand for GPUs as the devices see it: n whole ones, or a share of a single one. */
-export type GpuDemand = { readonly kind: "none" } | { readonly kind: "whole"; readonly count: number } | { readonly kind: "share"; readonly amount: number } | { readonly kind: "impossible" };
+export type GpuDemand =
+  | { readonly kind: "none" }
+  | { readonly kind: "whole"; readonly count: number }
+  | { readonly kind: "share"; readonly amount: number }
+  | { readonly kind: "impossible" };
 
 /** More than one GPU must be a whole number of them; anything else could not be pinned. */
 export function gpuDemand(resources: Resources): GpuDemand {
@@ -60,15 +64,18 @@ export class NodeRoom {
     const devices = pickDevices(this.#devices, gpus);
     if (devices === null) return null;
     for (const device of devices) device.free -= gpus.kind === "share" ? gpus.amount : resourceUnit;
-    for (const [name, amount] of Object.entries(demand)) if (name !== gpuResource) this.#free.set(name, (this.#free.get(name) ?? 0) - amount);
+    for (const [name, amount] of Object.entries(demand))
+      if (name !== gpuResource) this.#free.set(name, (this.#free.get(name) ?? 0) - amount);
     return devices.map((device) => device.index);
   }
 
   /** Undoes a `take` that returned these indices. */
   giveBack(demand: Resources, indices: readonly number[]): void {
     const gpus = gpuDemand(demand);
-    for (const device of this.#devices) if (indices.includes(device.index)) device.free += gpus.kind === "share" ? gpus.amount : resourceUnit;
-    for (const [name, amount] of Object.entries(demand)) if (name !== gpuResource) this.#free.set(name, (this.#free.get(name) ?? 0) + amount);
+    for (const device of this.#devices)
+      if (indices.includes(device.index)) device.free += gpus.kind === "share" ? gpus.amount : resourceUnit;
+    for (const [name, amount] of Object.entries(demand))
+      if (name !== gpuResource) this.#free.set(name, (this.#free.get(name) ?? 0) + amount);
   }
 
   /** How many of these demands fit one after the other; changes nothing. */

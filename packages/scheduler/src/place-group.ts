@@ -7,7 +7,7 @@ import type { ClusterView, NodeView } from "./cluster-view.js";
 import { listText, offers, shortages } from "./explain.js";
 import { gpuDemand, NodeRoom, wastesGpus } from "./node-room.js";
 import { compareNodes, compareRanks } from "./rank-order.js";
-import { formatResources, gpuResource, sumResources, type Resources } from "./resources.js";
+import { formatResources, gpuResource, type Resources, sumResources } from "./resources.js";
 
 export const strategies = ["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] as const;
 export type Strategy = (typeof strategies)[number];
@@ -42,7 +42,9 @@ export const bundlesMax = 10_000;
 
 export function placeGroup(view: ClusterView, request: GroupRequest): GroupPlan {
   const kept = request.kept ?? [];
-  const open = request.bundles.map((resources, bundle) => ({ resources, bundle })).filter(({ bundle }) => !kept.some((other) => other.bundle === bundle));
+  const open = request.bundles
+    .map((resources, bundle) => ({ resources, bundle }))
+    .filter(({ bundle }) => !kept.some((other) => other.bundle === bundle));
   const usable = view.nodes.filter((node) => node.schedulable).sort(compareNodes);
   const found = search(usable, open, request.strategy, kept, false);
   if (found.kind === "found") return { kind: "placed", bundles: [...kept, ...found.bundles].sort(compareRanks) };
@@ -57,14 +59,24 @@ interface Open {
   readonly resources: Resources;
 }
 
-type Search = { readonly kind: "found"; readonly bundles: readonly PlacedBundle[] } | { readonly kind: "none"; readonly exhausted: boolean };
+type Search =
+  | { readonly kind: "found"; readonly bundles: readonly PlacedBundle[] }
+  | { readonly kind: "none"; readonly exhausted: boolean };
 
 /** Depth first, bundles with the scarcest wishes first, nodes in the strategy's order of preference; the first descent is the greedy plan. */
-function search(nodes: readonly NodeView[], open: readonly Open[], strategy: Strategy, kept: readonly PlacedBundle[], empty: boolean): Search {
+function search(
+  nodes: readonly NodeView[],
+  open: readonly Open[],
+  strategy: Strategy,
+  kept: readonly PlacedBundle[],
+  empty: boolean,
+): Search {
   const rooms = nodes.map((node) => new NodeRoom(node, empty));
   const uses = new Map<string, number>();
   for (const { nodeId } of kept) uses.set(nodeId, (uses.get(nodeId) ?? 0) + 1);
-  const order = [...open].sort((a, b) => scarcity(b.resources) - scarcity(a.resources) || weight(b.resources) - weight(a.resources) || a.bundle - b.bundle);
+  const order = [...open].sort(
+    (a, b) => scarcity(b.resources) - scarcity(a.resources) || weight(b.resources) - weight(a.resources) || a.bundle - b.bundle,
+  );
   const placed: PlacedBundle[] = [];
   let steps = 0;
   const descend = (at: number): boolean => {
@@ -87,11 +99,19 @@ function search(nodes: readonly NodeView[], open: readonly Open[], strategy: Str
   };
   if (descend(0)) return { kind: "found", bundles: placed };
   // Which device a share takes is a greedy choice inside a node, so only searches without shares are exhaustive.
-  return { kind: "none", exhausted: steps <= searchStepsMax + order.length && !open.some(({ resources }) => gpuDemand(resources).kind === "share") };
+  return {
+    kind: "none",
+    exhausted: steps <= searchStepsMax + order.length && !open.some(({ resources }) => gpuDemand(resources).kind === "share"),
+  };
 }
 
 /** The nodes to try for the first of `rest`, best first. `uses` counts this group's bundles per node. */
-function preferred(rooms: readonly NodeRoom[], rest: readonly Open[], strategy: Strategy, uses: ReadonlyMap<string, number>): readonly NodeRoom[] {
+function preferred(
+  rooms: readonly NodeRoom[],
+  rest: readonly Open[],
+  strategy: Strategy,
+  uses: ReadonlyMap<string, number>,
+): readonly NodeRoom[] {
   const demand = rest[0]?.resources ?? {};
   const used = (room: NodeRoom) => uses.get(room.node.nodeId) ?? 0;
   const waste = (room: NodeRoom) => Number(wastesGpus(room.node, demand));
@@ -99,16 +119,27 @@ function preferred(rooms: readonly NodeRoom[], rest: readonly Open[], strategy: 
     case "STRICT_PACK": {
       const home = rooms.filter((room) => used(room) > 0);
       if (home.length > 0) return home;
-      return order(rooms.filter((room) => room.count(rest.map((open) => open.resources)) === rest.length), waste);
+      return order(
+        rooms.filter((room) => room.count(rest.map((open) => open.resources)) === rest.length),
+        waste,
+      );
     }
     case "STRICT_SPREAD":
-      return order(rooms.filter((room) => used(room) === 0), waste);
+      return order(
+        rooms.filter((room) => used(room) === 0),
+        waste,
+      );
     case "SPREAD":
       return order(rooms, used, waste);
     case "PACK": {
       const demands = rest.map((open) => open.resources);
       const takes = new Map(rooms.map((room) => [room, room.count(demands)]));
-      return order(rooms, (room) => -Math.min(1, used(room)), (room) => -(takes.get(room) ?? 0), waste);
+      return order(
+        rooms,
+        (room) => -Math.min(1, used(room)),
+        (room) => -(takes.get(room) ?? 0),
+        waste,
+      );
     }
   }
 }
@@ -138,34 +169,56 @@ function weight(resources: Resources): number {
 /** S5: why no cluster of these nodes could ever hold it, even empty; nothing when it could. With no node at all nothing is said: the first may still join. */
 function whyNever(view: ClusterView, all: readonly Open[], strategy: Strategy): readonly string[] {
   const crooked = all.filter(({ resources }) => gpuDemand(resources).kind === "impossible");
-  if (crooked.length > 0) return crooked.slice(0, 4).map(({ bundle, resources }) => `bundle ${bundle} asks for GPU ${formatResources(resources)}: more than one GPU must be a whole number`);
+  if (crooked.length > 0)
+    return crooked
+      .slice(0, 4)
+      .map(
+        ({ bundle, resources }) => `bundle ${bundle} asks for GPU ${formatResources(resources)}: more than one GPU must be a whole number`,
+      );
   if (view.nodes.length === 0) return [];
   const reasons = shortages(view, sumResources(all.map((open) => open.resources)), "total");
   if (reasons.length > 0) return reasons;
   const lonely = all.filter(({ resources }) => !view.nodes.some((node) => new NodeRoom(node, true).take(resources) !== null));
   const first = lonely[0];
-  if (first !== undefined) return [`bundle ${first.bundle} {${formatResources(first.resources)}} fits no node: ${offers(view.nodes, first.resources, "total")}`];
+  if (first !== undefined)
+    return [`bundle ${first.bundle} {${formatResources(first.resources)}} fits no node: ${offers(view.nodes, first.resources, "total")}`];
   const nodes = [...view.nodes].sort(compareNodes);
-  if (strategy === "STRICT_SPREAD" && all.length > nodes.length) return [`STRICT_SPREAD wants ${all.length} nodes, the cluster has ${nodes.length}`];
+  if (strategy === "STRICT_SPREAD" && all.length > nodes.length)
+    return [`STRICT_SPREAD wants ${all.length} nodes, the cluster has ${nodes.length}`];
   if (strategy === "STRICT_PACK") {
     const wanted = sumResources(all.map((open) => open.resources));
-    if (!nodes.some((node) => Object.entries(wanted).every(([name, amount]) => (node.total[name] ?? 0) >= amount))) return [`STRICT_PACK wants ${formatResources(wanted)} on one node: ${offers(nodes, wanted, "total")}`];
+    if (!nodes.some((node) => Object.entries(wanted).every(([name, amount]) => (node.total[name] ?? 0) >= amount)))
+      return [`STRICT_PACK wants ${formatResources(wanted)} on one node: ${offers(nodes, wanted, "total")}`];
   }
   const empty = search(nodes, all, strategy, [], true);
   if (empty.kind === "found" || !empty.exhausted) return [];
-  return [`${strategy} of ${all.length} bundles fits these nodes in no way, even empty: ${listText(nodes.map((node) => `${node.nodeId} has ${formatResources(node.total)}`))}`];
+  return [
+    `${strategy} of ${all.length} bundles fits these nodes in no way, even empty: ${listText(nodes.map((node) => `${node.nodeId} has ${formatResources(node.total)}`))}`,
+  ];
 }
 
 /** What is missing now, with the numbers and who holds it. */
 function whyNotNow(view: ClusterView, open: readonly Open[], strategy: Strategy): readonly string[] {
   const silent = view.nodes.filter((node) => !node.schedulable);
-  const notes = silent.length > 0 ? [`${listText(silent.map((node) => node.nodeId))} ${silent.length === 1 ? "is" : "are"} silent and ${silent.length === 1 ? "gets" : "get"} nothing new`] : [];
+  const notes =
+    silent.length > 0
+      ? [
+          `${listText(silent.map((node) => node.nodeId))} ${silent.length === 1 ? "is" : "are"} silent and ${silent.length === 1 ? "gets" : "get"} nothing new`,
+        ]
+      : [];
   if (view.nodes.length === 0) return ["no node has joined yet; start one with `slime-worker join`"];
   const wanted = sumResources(open.map(({ resources }) => resources));
   const short = shortages(view, wanted, "free");
   if (short.length > 0) return [...short, ...notes];
   const usable = view.nodes.filter((node) => node.schedulable);
   const lonely = open.find(({ resources }) => !usable.some((node) => new NodeRoom(node).take(resources) !== null));
-  if (lonely !== undefined) return [`bundle ${lonely.bundle} {${formatResources(lonely.resources)}} fits no node now: ${offers(usable, lonely.resources, "free")}`, ...notes];
-  return [`enough is free in all, not in a way that ${strategy} of ${open.length} bundles fits: ${offers(usable, wanted, "free")}`, ...notes];
+  if (lonely !== undefined)
+    return [
+      `bundle ${lonely.bundle} {${formatResources(lonely.resources)}} fits no node now: ${offers(usable, lonely.resources, "free")}`,
+      ...notes,
+    ];
+  return [
+    `enough is free in all, not in a way that ${strategy} of ${open.length} bundles fits: ${offers(usable, wanted, "free")}`,
+    ...notes,
+  ];
 }

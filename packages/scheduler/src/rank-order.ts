@@ -21,7 +21,10 @@ export function compareAddresses(a: string, b: string): number {
   return compareText(a, b);
 }
 
-export function compareNodes(a: { readonly address: string; readonly nodeId: string }, b: { readonly address: string; readonly nodeId: string }): number {
+export function compareNodes(
+  a: { readonly address: string; readonly nodeId: string },
+  b: { readonly address: string; readonly nodeId: string },
+): number {
   return compareAddresses(a.address, b.address) || compareText(a.nodeId, b.nodeId);
 }
 

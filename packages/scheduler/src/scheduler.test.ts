@@ -1,35 +1,109 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { compareAddresses, compareRanks, formatResources, placeActor, placeGroup, placeInBundle, resourcesFrom, strategies, sumResources } from "./index.js";
 import type { ClusterView, GroupRequest, NodeView, PlacedBundle, Resources } from "./index.js";
+import {
+  compareAddresses,
+  compareRanks,
+  formatResources,
+  placeActor,
+  placeGroup,
+  placeInBundle,
+  resourcesFrom,
+  strategies,
+  sumResources,
+} from "./index.js";
 
-function node(id: string, total: Record<string, number>, options: { free?: readonly number[]; freeCpu?: number; address?: string; schedulable?: boolean; labels?: Record<string, string>; load?: number } = {}): NodeView {
+function node(
+  id: string,
+  total: Record<string, number>,
+  options: {
+    free?: readonly number[];
+    freeCpu?: number;
+    address?: string;
+    schedulable?: boolean;
+    labels?: Record<string, string>;
+    load?: number;
+  } = {},
+): NodeView {
   const units = resourcesFrom(total);
-  const gpus = Array.from({ length: total["GPU"] ?? 0 }, (_, index) => ({ index, uuid: `${id}-gpu-${index}`, free: (options.free?.[index] ?? 1) * 10_000 }));
-  const free = { ...units, ...(gpus.length > 0 ? { GPU: gpus.reduce((sum, gpu) => sum + gpu.free, 0) } : {}), ...(options.freeCpu === undefined ? {} : { CPU: options.freeCpu * 10_000 }) };
-  return { nodeId: id, address: options.address ?? "127.0.0.1", total: units, free, gpus, labels: options.labels ?? {}, schedulable: options.schedulable ?? true, load: options.load ?? 0 };
+  const gpus = Array.from({ length: total["GPU"] ?? 0 }, (_, index) => ({
+    index,
+    uuid: `${id}-gpu-${index}`,
+    free: (options.free?.[index] ?? 1) * 10_000,
+  }));
+  const free = {
+    ...units,
+    ...(gpus.length > 0 ? { GPU: gpus.reduce((sum, gpu) => sum + gpu.free, 0) } : {}),
+    ...(options.freeCpu === undefined ? {} : { CPU: options.freeCpu * 10_000 }),
+  };
+  return {
+    nodeId: id,
+    address: options.address ?? "127.0.0.1",
+    total: units,
+    free,
+    gpus,
+    labels: options.labels ?? {},
+    schedulable: options.schedulable ?? true,
+    load: options.load ?? 0,
+  };
 }
 const view = (...nodes: NodeView[]): ClusterView => ({ nodes, holders: [] });
 const gpus = (...counts: number[]): Resources[] => counts.map((GPU) => resourcesFrom({ GPU, CPU: 1 }));
-const where = (bundles: readonly PlacedBundle[]) => bundles.map((bundle) => `${bundle.bundle}@${bundle.nodeId}:${bundle.gpuIndices.join("+")}`);
+const where = (bundles: readonly PlacedBundle[]) =>
+  bundles.map((bundle) => `${bundle.bundle}@${bundle.nodeId}:${bundle.gpuIndices.join("+")}`);
 
 describe("placement groups", () => {
   const two = view(node("a", { GPU: 4, CPU: 8 }, { address: "10.0.0.10" }), node("b", { GPU: 4, CPU: 8 }, { address: "10.0.0.9" }));
   const cases: readonly (readonly [string, ClusterView, GroupRequest, readonly string[] | "waiting" | "infeasible"])[] = [
     ["PACK takes one node, the lower address first", two, { bundles: gpus(1, 1), strategy: "PACK" }, ["0@b:0", "1@b:1"]],
     ["PACK spills over", two, { bundles: gpus(1, 1, 1, 1, 1), strategy: "PACK" }, ["0@b:0", "1@b:1", "2@b:2", "3@b:3", "4@a:0"]],
-    ["PACK prefers the node that takes all", view(node("a", { GPU: 1, CPU: 8 }), node("b", { GPU: 2, CPU: 8 })), { bundles: gpus(1, 1), strategy: "PACK" }, ["0@b:0", "1@b:1"]],
+    [
+      "PACK prefers the node that takes all",
+      view(node("a", { GPU: 1, CPU: 8 }), node("b", { GPU: 2, CPU: 8 })),
+      { bundles: gpus(1, 1), strategy: "PACK" },
+      ["0@b:0", "1@b:1"],
+    ],
     ["SPREAD takes as many as there are", two, { bundles: gpus(1, 1), strategy: "SPREAD" }, ["0@b:0", "1@a:0"]],
-    ["STRICT_SPREAD finds the matching that greed misses", view(node("a", { GPU: 2, CPU: 4 }), node("b", { GPU: 1, CPU: 4, disk: 1 })), { bundles: [resourcesFrom({ GPU: 1 }), resourcesFrom({ GPU: 1, disk: 1 })], strategy: "STRICT_SPREAD" }, ["0@a:0", "1@b:0"]],
+    [
+      "STRICT_SPREAD finds the matching that greed misses",
+      view(node("a", { GPU: 2, CPU: 4 }), node("b", { GPU: 1, CPU: 4, disk: 1 })),
+      { bundles: [resourcesFrom({ GPU: 1 }), resourcesFrom({ GPU: 1, disk: 1 })], strategy: "STRICT_SPREAD" },
+      ["0@a:0", "1@b:0"],
+    ],
     ["STRICT_SPREAD over too few nodes", two, { bundles: gpus(1, 1, 1), strategy: "STRICT_SPREAD" }, "infeasible"],
     ["STRICT_PACK beyond any node", two, { bundles: gpus(3, 3), strategy: "STRICT_PACK" }, "infeasible"],
-    ["STRICT_PACK that would fit an empty node", view(node("a", { GPU: 2, CPU: 4 }, { free: [1, 0] })), { bundles: gpus(1, 1), strategy: "STRICT_PACK" }, "waiting"],
+    [
+      "STRICT_PACK that would fit an empty node",
+      view(node("a", { GPU: 2, CPU: 4 }, { free: [1, 0] })),
+      { bundles: gpus(1, 1), strategy: "STRICT_PACK" },
+      "waiting",
+    ],
     ["more than the cluster has", two, { bundles: gpus(4, 4, 1), strategy: "PACK" }, "infeasible"],
-    ["shares pin to one device, the fullest with room", view(node("a", { GPU: 2, CPU: 4 }, { free: [1, 0.5] })), { bundles: [resourcesFrom({ GPU: 0.4 }), resourcesFrom({ GPU: 1 })], strategy: "PACK" }, ["1@a:0", "0@a:1"]],
-    ["a share never straddles devices", view(node("a", { GPU: 2, CPU: 4 }, { free: [0.3, 0.3] })), { bundles: [resourcesFrom({ GPU: 0.6 })], strategy: "PACK" }, "waiting"],
+    [
+      "shares pin to one device, the fullest with room",
+      view(node("a", { GPU: 2, CPU: 4 }, { free: [1, 0.5] })),
+      { bundles: [resourcesFrom({ GPU: 0.4 }), resourcesFrom({ GPU: 1 })], strategy: "PACK" },
+      ["1@a:0", "0@a:1"],
+    ],
+    [
+      "a share never straddles devices",
+      view(node("a", { GPU: 2, CPU: 4 }, { free: [0.3, 0.3] })),
+      { bundles: [resourcesFrom({ GPU: 0.6 })], strategy: "PACK" },
+      "waiting",
+    ],
     ["1.5 GPUs cannot be pinned", two, { bundles: [resourcesFrom({ GPU: 1.5 })], strategy: "PACK" }, "infeasible"],
-    ["CPU bundles leave GPU nodes alone", view(node("a", { GPU: 1, CPU: 4 }), node("b", { CPU: 4 })), { bundles: [resourcesFrom({ CPU: 1 })], strategy: "STRICT_PACK" }, ["0@b:"]],
-    ["a silent node counts for what could be, not for what is", view(node("a", { GPU: 1, CPU: 1 }, { schedulable: false })), { bundles: gpus(1), strategy: "PACK" }, "waiting"],
+    [
+      "CPU bundles leave GPU nodes alone",
+      view(node("a", { GPU: 1, CPU: 4 }), node("b", { CPU: 4 })),
+      { bundles: [resourcesFrom({ CPU: 1 })], strategy: "STRICT_PACK" },
+      ["0@b:"],
+    ],
+    [
+      "a silent node counts for what could be, not for what is",
+      view(node("a", { GPU: 1, CPU: 1 }, { schedulable: false })),
+      { bundles: gpus(1), strategy: "PACK" },
+      "waiting",
+    ],
     ["no node at all waits", view(), { bundles: gpus(1), strategy: "PACK" }, "waiting"],
   ];
   test.each(cases)("%s", (_name, cluster, request, wanted) => {
@@ -39,40 +113,85 @@ describe("placement groups", () => {
   });
 
   test("an impossible wish names the numbers and who holds what", () => {
-    const cluster: ClusterView = { nodes: [node("node_a", { GPU: 2, CPU: 4 }, { free: [0, 1] })], holders: [{ what: "actor engine-0", nodeId: "node_a", resources: resourcesFrom({ GPU: 1 }) }] };
-    expect(placeGroup(cluster, { bundles: gpus(1, 1, 1), strategy: "PACK" })).toEqual({ kind: "infeasible", reasons: ["GPU: 3 wanted, the cluster has 2 in all (node_a 2); held by actor engine-0 1"] });
-    expect(placeGroup(cluster, { bundles: gpus(1, 1), strategy: "PACK" })).toEqual({ kind: "waiting", reasons: ["GPU: 2 wanted, 1 of 2 free; held by actor engine-0 1"] });
+    const cluster: ClusterView = {
+      nodes: [node("node_a", { GPU: 2, CPU: 4 }, { free: [0, 1] })],
+      holders: [{ what: "actor engine-0", nodeId: "node_a", resources: resourcesFrom({ GPU: 1 }) }],
+    };
+    expect(placeGroup(cluster, { bundles: gpus(1, 1, 1), strategy: "PACK" })).toEqual({
+      kind: "infeasible",
+      reasons: ["GPU: 3 wanted, the cluster has 2 in all (node_a 2); held by actor engine-0 1"],
+    });
+    expect(placeGroup(cluster, { bundles: gpus(1, 1), strategy: "PACK" })).toEqual({
+      kind: "waiting",
+      reasons: ["GPU: 2 wanted, 1 of 2 free; held by actor engine-0 1"],
+    });
   });
 
   test("kept bundles stay, STRICT_SPREAD avoids their nodes", () => {
     const cluster = view(node("a", { GPU: 2, CPU: 4 }, { free: [0, 1] }), node("b", { GPU: 1, CPU: 4 }));
-    const kept: PlacedBundle = { bundle: 0, nodeId: "a", address: "127.0.0.1", resources: gpus(1)[0] ?? {}, gpuIndices: [0], gpuUuids: ["a-gpu-0"] };
+    const kept: PlacedBundle = {
+      bundle: 0,
+      nodeId: "a",
+      address: "127.0.0.1",
+      resources: gpus(1)[0] ?? {},
+      gpuIndices: [0],
+      gpuUuids: ["a-gpu-0"],
+    };
     const plan = placeGroup(cluster, { bundles: gpus(1, 1), strategy: "STRICT_SPREAD", kept: [kept] });
     expect(plan.kind === "placed" ? where(plan.bundles) : plan).toEqual(["0@a:0", "1@b:0"]);
   });
 });
 
 test("addresses order as numbers, names after them", () => {
-  expect(["host-b", "10.0.0.10", "9.255.0.1", "10.0.0.9", "host-a"].sort(compareAddresses)).toEqual(["9.255.0.1", "10.0.0.9", "10.0.0.10", "host-a", "host-b"]);
+  expect(["host-b", "10.0.0.10", "9.255.0.1", "10.0.0.9", "host-a"].sort(compareAddresses)).toEqual([
+    "9.255.0.1",
+    "10.0.0.9",
+    "10.0.0.10",
+    "host-a",
+    "host-b",
+  ]);
 });
 
 describe("actors", () => {
   const cluster = view(node("a", { GPU: 2, CPU: 4 }, { free: [0.5, 1], labels: { zone: "x" } }), node("b", { CPU: 4 }, { freeCpu: 1 }));
   test("CPU actors avoid GPU nodes, shares pack, labels and affinity bind", () => {
-    expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 1 }), labels: {}, nodeId: null })).toEqual({ kind: "placed", nodeId: "b", gpuIndices: [] });
-    expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 2 }), labels: {}, nodeId: null })).toEqual({ kind: "placed", nodeId: "a", gpuIndices: [] });
-    expect(placeActor(cluster, { resources: resourcesFrom({ GPU: 0.4 }), labels: {}, nodeId: null })).toEqual({ kind: "placed", nodeId: "a", gpuIndices: [0] });
-    expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 1 }), labels: { zone: "x" }, nodeId: null })).toMatchObject({ nodeId: "a" });
+    expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 1 }), labels: {}, nodeId: null })).toEqual({
+      kind: "placed",
+      nodeId: "b",
+      gpuIndices: [],
+    });
+    expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 2 }), labels: {}, nodeId: null })).toEqual({
+      kind: "placed",
+      nodeId: "a",
+      gpuIndices: [],
+    });
+    expect(placeActor(cluster, { resources: resourcesFrom({ GPU: 0.4 }), labels: {}, nodeId: null })).toEqual({
+      kind: "placed",
+      nodeId: "a",
+      gpuIndices: [0],
+    });
+    expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 1 }), labels: { zone: "x" }, nodeId: null })).toMatchObject({
+      nodeId: "a",
+    });
     expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 2 }), labels: {}, nodeId: "b" }).kind).toBe("waiting");
     expect(placeActor(cluster, { resources: resourcesFrom({ CPU: 9 }), labels: {}, nodeId: null }).kind).toBe("infeasible");
     expect(placeActor(cluster, { resources: {}, labels: { zone: "y" }, nodeId: null }).kind).toBe("infeasible");
     expect(placeActor(cluster, { resources: {}, labels: {}, nodeId: "gone" }).kind).toBe("infeasible");
   });
   test("those that ask for nothing balance by load", () => {
-    expect(placeActor(view(node("a", { CPU: 1 }, { load: 3 }), node("b", { CPU: 1 }, { load: 1 })), { resources: {}, labels: {}, nodeId: null })).toMatchObject({ nodeId: "b" });
+    expect(
+      placeActor(view(node("a", { CPU: 1 }, { load: 3 }), node("b", { CPU: 1 }, { load: 1 })), { resources: {}, labels: {}, nodeId: null }),
+    ).toMatchObject({ nodeId: "b" });
   });
   test("inside a bundle: shares of its own GPU only", () => {
-    const bundle: PlacedBundle = { bundle: 0, nodeId: "a", address: "127.0.0.1", resources: resourcesFrom({ GPU: 1, CPU: 2 }), gpuIndices: [3], gpuUuids: ["u"] };
+    const bundle: PlacedBundle = {
+      bundle: 0,
+      nodeId: "a",
+      address: "127.0.0.1",
+      resources: resourcesFrom({ GPU: 1, CPU: 2 }),
+      gpuIndices: [3],
+      gpuUuids: ["u"],
+    };
     const share = resourcesFrom({ GPU: 0.4 });
     const use = { bundle: 0, resources: share, gpuIndices: [3] };
     expect(placeInBundle([bundle], [use], share, -1)).toMatchObject({ kind: "placed", gpuIndices: [3] });
@@ -82,11 +201,28 @@ describe("actors", () => {
   });
 });
 
-const arbitraryNode = fc.record({ gpus: fc.array(fc.constantFrom(0, 3_000, 5_000, 10_000), { maxLength: 3 }), cpu: fc.integer({ min: 0, max: 4 }), octet: fc.integer({ min: 1, max: 12 }) });
-const arbitraryCluster = fc.array(arbitraryNode, { minLength: 1, maxLength: 3 }).map((nodes) =>
-  view(...nodes.map(({ gpus: free, cpu, octet }, i) => node(`n${i}`, { GPU: free.length, CPU: 4 }, { free: free.map((amount) => amount / 10_000), freeCpu: cpu, address: `10.0.0.${octet}` }))),
+const arbitraryNode = fc.record({
+  gpus: fc.array(fc.constantFrom(0, 3_000, 5_000, 10_000), { maxLength: 3 }),
+  cpu: fc.integer({ min: 0, max: 4 }),
+  octet: fc.integer({ min: 1, max: 12 }),
+});
+const arbitraryCluster = fc
+  .array(arbitraryNode, { minLength: 1, maxLength: 3 })
+  .map((nodes) =>
+    view(
+      ...nodes.map(({ gpus: free, cpu, octet }, i) =>
+        node(
+          `n${i}`,
+          { GPU: free.length, CPU: 4 },
+          { free: free.map((amount) => amount / 10_000), freeCpu: cpu, address: `10.0.0.${octet}` },
+        ),
+      ),
+    ),
+  );
+const arbitraryBundles = fc.array(
+  fc.record({ GPU: fc.constantFrom(0, 3_000, 5_000, 10_000, 20_000), CPU: fc.constantFrom(0, 10_000, 20_000) }),
+  { minLength: 1, maxLength: 4 },
 );
-const arbitraryBundles = fc.array(fc.record({ GPU: fc.constantFrom(0, 3_000, 5_000, 10_000, 20_000), CPU: fc.constantFrom(0, 10_000, 20_000) }), { minLength: 1, maxLength: 4 });
 
 describe("invariants", () => {
   test("S3, S2: a plan fits what was free, devices distinct, shares on one device (never double-booked)", () => {
@@ -104,7 +240,9 @@ describe("invariants", () => {
           const sum = sumResources(here.map((bundle) => bundle.resources));
           for (const [name, amount] of Object.entries(sum)) expect(amount).toBeLessThanOrEqual(host.free[name] ?? 0);
           for (const gpu of host.gpus) {
-            const used = here.filter((bundle) => bundle.gpuIndices.includes(gpu.index)).reduce((total, bundle) => total + Math.min(10_000, bundle.resources["GPU"] ?? 0), 0);
+            const used = here
+              .filter((bundle) => bundle.gpuIndices.includes(gpu.index))
+              .reduce((total, bundle) => total + Math.min(10_000, bundle.resources["GPU"] ?? 0), 0);
             expect(used).toBeLessThanOrEqual(gpu.free);
           }
         }
@@ -141,8 +279,17 @@ describe("invariants", () => {
 });
 
 /** Brute force over every assignment of bundles to nodes and of shares to devices. */
-function fits(cluster: ClusterView, bundles: readonly { readonly GPU: number; readonly CPU: number }[], strategy: string, empty: boolean): boolean {
-  const nodes = cluster.nodes.map((host) => ({ cpu: (empty ? host.total["CPU"] : host.free["CPU"]) ?? 0, gpus: host.gpus.map((gpu) => (empty ? 10_000 : gpu.free)), uses: 0 }));
+function fits(
+  cluster: ClusterView,
+  bundles: readonly { readonly GPU: number; readonly CPU: number }[],
+  strategy: string,
+  empty: boolean,
+): boolean {
+  const nodes = cluster.nodes.map((host) => ({
+    cpu: (empty ? host.total["CPU"] : host.free["CPU"]) ?? 0,
+    gpus: host.gpus.map((gpu) => (empty ? 10_000 : gpu.free)),
+    uses: 0,
+  }));
   const place = (at: number): boolean => {
     const bundle = bundles[at];
     if (bundle === undefined) return true;

@@ -1,5 +1,5 @@
 import { SlimeError } from "@slime/core";
-import { eventFault, type EventFields, type EventName } from "./event-table.js";
+import { type EventFields, type EventName, eventFault } from "./event-table.js";
 
 /** One event as it is kept and sent: one line of JSON. */
 export interface EventLine<N extends EventName = EventName> {
@@ -34,7 +34,8 @@ export function decodeEvent(text: string): EventLine {
   }
   const line = value as Partial<EventLine> | null;
   if (typeof line !== "object" || line === null || line.v !== 1) throw refuse("no version 1 event");
-  if (typeof line.at !== "number" || typeof line.source !== "string" || typeof line.seq !== "number" || typeof line.event !== "string") throw refuse("at, source, seq and event are needed");
+  if (typeof line.at !== "number" || typeof line.source !== "string" || typeof line.seq !== "number" || typeof line.event !== "string")
+    throw refuse("at, source, seq and event are needed");
   if (typeof line.fields !== "object" || line.fields === null) throw refuse("fields are needed");
   const fault = eventFault(line.event, line.fields as Readonly<Record<string, unknown>>);
   if (fault !== null) throw refuse(fault);

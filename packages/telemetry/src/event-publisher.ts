@@ -4,7 +4,7 @@
  * and the count is told (`events.dropped`) as soon as there is room: nobody who speaks ever waits for who listens.
  */
 import type { Clock } from "@slime/core";
-import { encodeEvent, type EventLine } from "./event-line.js";
+import { type EventLine, encodeEvent } from "./event-line.js";
 import type { EventFields, EventName, EventSink } from "./event-table.js";
 
 /** What the publisher needs of a socket; zeromq's `Publisher` is one. */
@@ -39,7 +39,8 @@ export function eventPublisher(socket: EventSocket, options: EventPublisherOptio
   let droppedTold = 0;
   let sending: Promise<void> | null = null;
   let open = true;
-  const line = <N extends EventName>(event: N, fields: EventFields<N>): EventLine => ({ v: 1, at: clock.wallMs(), source, seq: ++seq, event, fields }) as EventLine;
+  const line = <N extends EventName>(event: N, fields: EventFields<N>): EventLine =>
+    ({ v: 1, at: clock.wallMs(), source, seq: ++seq, event, fields }) as EventLine;
   const drop = (): void => {
     dropped++;
     onDrop?.();

@@ -6,15 +6,49 @@ export const eventTable = {
   "head.started": { clusterId: "text", epoch: "number", address: "text", httpAddress: "text" },
   "head.stopping": { reason: "text" },
   "head.read_only": { reason: "text" },
-  "node.joined": { nodeId: "text", incarnation: "number", hostname: "text", address: "text", gpus: "number", adoptedActors: "number", adoptedJobs: "number" },
+  "node.joined": {
+    nodeId: "text",
+    incarnation: "number",
+    hostname: "text",
+    address: "text",
+    gpus: "number",
+    adoptedActors: "number",
+    adoptedJobs: "number",
+  },
   "node.suspect": { nodeId: "text", silentMs: "number" },
   "node.lost": { nodeId: "text", silentMs: "number" },
   "node.left": { nodeId: "text", reason: "text" },
   "node.eviction_held": { silent: "number", nodes: "number" },
   "actor.pending": { actorId: "text", jobId: "text", className: "text", name: "text", waiting: "texts" },
-  "actor.starting": { actorId: "text", incarnation: "number", jobId: "text", className: "text", name: "text", nodeId: "text", gpuIndices: "numbers" },
-  "actor.alive": { actorId: "text", incarnation: "number", jobId: "text", className: "text", name: "text", nodeId: "text", pid: "number", adopted: "flag" },
-  "actor.restarting": { actorId: "text", incarnation: "number", jobId: "text", className: "text", name: "text", reason: "text", message: "text", delayMs: "number" },
+  "actor.starting": {
+    actorId: "text",
+    incarnation: "number",
+    jobId: "text",
+    className: "text",
+    name: "text",
+    nodeId: "text",
+    gpuIndices: "numbers",
+  },
+  "actor.alive": {
+    actorId: "text",
+    incarnation: "number",
+    jobId: "text",
+    className: "text",
+    name: "text",
+    nodeId: "text",
+    pid: "number",
+    adopted: "flag",
+  },
+  "actor.restarting": {
+    actorId: "text",
+    incarnation: "number",
+    jobId: "text",
+    className: "text",
+    name: "text",
+    reason: "text",
+    message: "text",
+    delayMs: "number",
+  },
   "actor.dead": { actorId: "text", incarnation: "number", jobId: "text", className: "text", name: "text", reason: "text", message: "text" },
   "placement_group.pending": { placementGroupId: "text", jobId: "text", name: "text", strategy: "text", waiting: "texts" },
   "placement_group.created": { placementGroupId: "text", jobId: "text", name: "text", generation: "number", bundles: "number" },
@@ -60,7 +94,9 @@ interface FieldTypes {
 
 export type EventName = keyof typeof eventTable;
 /** The fields of one event. */
-export type EventFields<N extends EventName> = { readonly [F in keyof (typeof eventTable)[N]]: (typeof eventTable)[N][F] extends FieldKind ? FieldTypes[(typeof eventTable)[N][F]] : never };
+export type EventFields<N extends EventName> = {
+  readonly [F in keyof (typeof eventTable)[N]]: (typeof eventTable)[N][F] extends FieldKind ? FieldTypes[(typeof eventTable)[N][F]] : never;
+};
 
 /** Says an event: what the head, the daemons and runs are handed. */
 export interface EventSink {

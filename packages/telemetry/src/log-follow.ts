@@ -3,8 +3,8 @@
  * Invariants: T4 a chunk's offset plus its length is the next chunk's offset, so a reader that stops anywhere resumes without loss or repeat;
  * T5 at most `chunkBytesMax` bytes are in memory for one reader, however fast the file grows.
  */
-import { open, type FileHandle } from "node:fs/promises";
-import { sleep, SlimeError, type Clock } from "@slime/core";
+import { type FileHandle, open } from "node:fs/promises";
+import { type Clock, SlimeError, sleep } from "@slime/core";
 
 export interface LogChunk {
   /** Of the first byte, counted over all files. */
@@ -89,6 +89,11 @@ async function openIfThere(path: string): Promise<FileHandle | null> {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT") return null;
-    throw new SlimeError("file.missing", `the log ${path} cannot be read: ${code ?? String(error)}`, { path, wanted: "a log file" }, { cause: error });
+    throw new SlimeError(
+      "file.missing",
+      `the log ${path} cannot be read: ${code ?? String(error)}`,
+      { path, wanted: "a log file" },
+      { cause: error },
+    );
   }
 }

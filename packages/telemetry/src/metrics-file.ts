@@ -1,5 +1,5 @@
-import { open, type FileHandle } from "node:fs/promises";
-import { SlimeError, type Clock } from "@slime/core";
+import { type FileHandle, open } from "node:fs/promises";
+import { type Clock, SlimeError } from "@slime/core";
 
 /** One line of `metrics.jsonl`: what was measured at one step of one axis. */
 export interface MetricsLine {
@@ -30,9 +30,20 @@ export async function openMetricsFile(path: string, clock: Clock): Promise<Metri
   await last;
   const metricsFile: MetricsFile = {
     write(axis, step, metrics) {
-      if (waiting >= waitingMax) throw new SlimeError("wire.limit", `${path}: ${waiting} lines already wait for the disk`, { what: "metrics lines waiting", value: waiting, max: waitingMax });
+      if (waiting >= waitingMax)
+        throw new SlimeError("wire.limit", `${path}: ${waiting} lines already wait for the disk`, {
+          what: "metrics lines waiting",
+          value: waiting,
+          max: waitingMax,
+        });
       waiting++;
-      const line: MetricsLine = { v: 1, at: clock.wallMs(), axis, step, metrics: Object.fromEntries(Object.entries(metrics).map(([name, value]) => [name, plainNumber(value)])) };
+      const line: MetricsLine = {
+        v: 1,
+        at: clock.wallMs(),
+        axis,
+        step,
+        metrics: Object.fromEntries(Object.entries(metrics).map(([name, value]) => [name, plainNumber(value)])),
+      };
       const write = last.then(() => append(file, path, `${JSON.stringify(line)}\n`)).finally(() => waiting--);
       last = write.catch(() => {}); // the caller is told by its own promise; the next line is tried all the same
       return write;
@@ -50,7 +61,13 @@ async function append(file: FileHandle, path: string, text: string): Promise<voi
   try {
     await file.appendFile(text);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw new SlimeError("disk.full", `no space left to write ${path}; free some and resume`, { path, needed: Buffer.byteLength(text) }, { cause: error });
+    if ((error as NodeJS.ErrnoException).code === "ENOSPC")
+      throw new SlimeError(
+        "disk.full",
+        `no space left to write ${path}; free some and resume`,
+        { path, needed: Buffer.byteLength(text) },
+        { cause: error },
+      );
     throw error;
   }
 }

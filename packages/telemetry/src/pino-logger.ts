@@ -1,5 +1,5 @@
-import { pino, stdSerializers, type Logger as Pino } from "pino";
-import { causeChain, SlimeError, systemClock, type LogFields, type Logger } from "@slime/core";
+import { causeChain, type LogFields, type Logger, SlimeError, systemClock } from "@slime/core";
+import { type Logger as Pino, pino, stdSerializers } from "pino";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
 
@@ -45,5 +45,10 @@ function wrap(inner: Pino): Logger {
 /** Code, message, stack and the causes' messages; anything else as text. */
 function serializeError(error: unknown): unknown {
   if (!(error instanceof Error)) return String(error);
-  return { ...(SlimeError.isAny(error) ? { code: error.code, details: error.details } : { name: error.name }), message: error.message, stack: stdSerializers.err(error).stack, causes: causeChain(error).slice(1) };
+  return {
+    ...(SlimeError.isAny(error) ? { code: error.code, details: error.details } : { name: error.name }),
+    message: error.message,
+    stack: stdSerializers.err(error).stack,
+    causes: causeChain(error).slice(1),
+  };
 }

@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import { clusterMetrics, type ClusterMetric } from "./metric-names.js";
+import { type ClusterMetric, clusterMetrics } from "./metric-names.js";
 
 export interface ClusterRegistry {
   /** Sets a gauge. */
@@ -21,7 +21,14 @@ export function clusterRegistry(): ClusterRegistry {
   const made = new Map<string, Gauge | Counter | Histogram>();
   for (const [name, [kind, help, labelNames]] of Object.entries(clusterMetrics)) {
     const config = { name, help, labelNames: [...labelNames], registers: [registry] };
-    made.set(name, kind === "gauge" ? new Gauge(config) : kind === "counter" ? new Counter(config) : new Histogram({ ...config, buckets: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2] }));
+    made.set(
+      name,
+      kind === "gauge"
+        ? new Gauge(config)
+        : kind === "counter"
+          ? new Counter(config)
+          : new Histogram({ ...config, buckets: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2] }),
+    );
   }
   const metric = <M extends Gauge | Counter | Histogram>(name: ClusterMetric, kind: abstract new (...args: never[]) => M): M => {
     const found = made.get(name);

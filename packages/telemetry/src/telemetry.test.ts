@@ -1,12 +1,27 @@
 import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { SlimeError } from "@slime/core";
 import { virtualClock } from "@slime/core/testing";
-import { bindEventSocket, clusterRegistry, decodeEvent, encodeEvent, eventFault, eventPublisher, eventTable, followLog, isUpstreamMetric, logSize, openMetricsFile, pinoLogger, readLog, subscribeEvents } from "./index.js";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { EventLine, EventName, EventSocket, FieldKind } from "./index.js";
+import {
+  bindEventSocket,
+  clusterRegistry,
+  decodeEvent,
+  encodeEvent,
+  eventFault,
+  eventPublisher,
+  eventTable,
+  followLog,
+  isUpstreamMetric,
+  logSize,
+  openMetricsFile,
+  pinoLogger,
+  readLog,
+  subscribeEvents,
+} from "./index.js";
 
 let dir = "";
 beforeEach(async () => {
@@ -40,7 +55,14 @@ describe("event lines", () => {
   });
 
   test("what is no event is refused, what is newer is let through", () => {
-    for (const bad of ["", "null", "[]", '{"v":2}', '{"v":1,"at":1,"source":"h","seq":1,"event":"node.lost","fields":{"nodeId":1,"silentMs":2}}', "x".repeat(1_048_577)]) {
+    for (const bad of [
+      "",
+      "null",
+      "[]",
+      '{"v":2}',
+      '{"v":1,"at":1,"source":"h","seq":1,"event":"node.lost","fields":{"nodeId":1,"silentMs":2}}',
+      "x".repeat(1_048_577),
+    ]) {
       expect(() => decodeEvent(bad), bad.slice(0, 40)).toThrow(SlimeError);
     }
     expect(decodeEvent('{"v":1,"at":1,"source":"h","seq":1,"event":"moon.rose","fields":{}}').event).toBe("moon.rose");
@@ -111,20 +133,29 @@ describe("log follow", () => {
   test("T4: any chunk size and resume point gives the same bytes; files in turn are one stream", async () => {
     const [a, b] = [join(dir, "a.log"), join(dir, "b.log")];
     await fc.assert(
-      fc.asyncProperty(fc.uint8Array({ maxLength: 60 }), fc.uint8Array({ maxLength: 60 }), fc.integer({ min: 1, max: 17 }), fc.nat(130), async (first, second, chunkBytesMax, offset) => {
-        await writeFile(a, first);
-        await writeFile(b, second);
-        const all = Buffer.concat([first, second]);
-        const chunks: Buffer[] = [];
-        let at = offset;
-        for await (const chunk of followLog({ files: () => [a, b], ended: () => true }, { clock: virtualClock(), offset, chunkBytesMax })) {
-          expect(chunk.offset).toBe(at);
-          expect(chunk.bytes.length).toBeLessThanOrEqual(chunkBytesMax); // T5
-          at += chunk.bytes.length;
-          chunks.push(Buffer.from(chunk.bytes));
-        }
-        expect(Buffer.concat(chunks)).toEqual(all.subarray(Math.min(offset, all.length)));
-      }),
+      fc.asyncProperty(
+        fc.uint8Array({ maxLength: 60 }),
+        fc.uint8Array({ maxLength: 60 }),
+        fc.integer({ min: 1, max: 17 }),
+        fc.nat(130),
+        async (first, second, chunkBytesMax, offset) => {
+          await writeFile(a, first);
+          await writeFile(b, second);
+          const all = Buffer.concat([first, second]);
+          const chunks: Buffer[] = [];
+          let at = offset;
+          for await (const chunk of followLog(
+            { files: () => [a, b], ended: () => true },
+            { clock: virtualClock(), offset, chunkBytesMax },
+          )) {
+            expect(chunk.offset).toBe(at);
+            expect(chunk.bytes.length).toBeLessThanOrEqual(chunkBytesMax); // T5
+            at += chunk.bytes.length;
+            chunks.push(Buffer.from(chunk.bytes));
+          }
+          expect(Buffer.concat(chunks)).toEqual(all.subarray(Math.min(offset, all.length)));
+        },
+      ),
       { numRuns: 40, seed: 3 },
     );
   });
@@ -143,7 +174,9 @@ describe("log follow", () => {
     await appendFile(path, "two\n");
     ended = true;
     let done = false;
-    void following.then(() => { done = true; });
+    void following.then(() => {
+      done = true;
+    });
     while (!done) await clock.run(100);
     expect(got.join("")).toBe("one\ntwo\n");
     expect(await logSize([path, join(dir, "none")])).toBe(8);
@@ -188,8 +221,18 @@ test("pino lines carry level, event, fields and an error's code and causes", asy
   const path = join(dir, "log", "head.jsonl");
   const log = pinoLogger({ destination: path, fields: { name: "slime-head" } }).child({ jobId: "job_1" });
   log.debug("hidden");
-  log.warn("node.suspect", { nodeId: "n1", error: new SlimeError("node.lost", "gone", { nodeId: "n1", silentMs: 1 }, { cause: new Error("socket closed") }) });
+  log.warn("node.suspect", {
+    nodeId: "n1",
+    error: new SlimeError("node.lost", "gone", { nodeId: "n1", silentMs: 1 }, { cause: new Error("socket closed") }),
+  });
   const line = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
-  expect(line).toMatchObject({ level: "warn", event: "node.suspect", name: "slime-head", jobId: "job_1", nodeId: "n1", error: { code: "node.lost", causes: ["socket closed"] } });
+  expect(line).toMatchObject({
+    level: "warn",
+    event: "node.suspect",
+    name: "slime-head",
+    jobId: "job_1",
+    nodeId: "n1",
+    error: { code: "node.lost", causes: ["socket closed"] },
+  });
   expect(typeof line["at"]).toBe("number");
 });

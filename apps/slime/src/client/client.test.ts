@@ -2,8 +2,10 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type Clock, seededRandom } from "@slime/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { seededRandom, type Clock } from "@slime/core";
+import { jobLines } from "../commands/job.js";
+import { statusLines } from "../commands/status.js";
 import { exitCodeOf, followJob } from "./follow-job.js";
 import { headUrl } from "./head-address.js";
 import { headClient } from "./head-client.js";
@@ -12,8 +14,6 @@ import { shellLine } from "./shell-words.js";
 import { readEvents, type ServerSentEvent } from "./sse.js";
 import { durationText } from "./text-table.js";
 import { snapshotDirectory } from "./working-dir.js";
-import { statusLines } from "../commands/status.js";
-import { jobLines } from "../commands/job.js";
 
 let directory = "";
 beforeEach(async () => {
@@ -21,9 +21,14 @@ beforeEach(async () => {
 });
 afterEach(() => rm(directory, { recursive: true, force: true }));
 
-const golden = async (name: string): Promise<unknown> => JSON.parse(await readFile(new URL(`../../../../test/golden/${name}.json`, import.meta.url), "utf8"));
+const golden = async (name: string): Promise<unknown> =>
+  JSON.parse(await readFile(new URL(`../../../../test/golden/${name}.json`, import.meta.url), "utf8"));
+const after: Clock["after"] = (_delayMs, run) => {
+  const soon = setImmediate(run);
+  return { cancel: () => clearImmediate(soon) };
+};
 /** Time does not pass: every wait is over at once. */
-const hasty: Clock = { nowMs: () => 0, wallMs: () => 0, after: (_delayMs, run) => (setImmediate(run), { cancel() {} }) };
+const hasty: Clock = { nowMs: () => 0, wallMs: () => 0, after };
 
 describe("addresses", () => {
   test("flag, then environment, then what the head of this machine left, then the default", async () => {
@@ -38,9 +43,15 @@ describe("addresses", () => {
   });
 
   test("nobody there, and somebody who is no head, say what to do", async () => {
-    await expect(headClient("http://127.0.0.1:1").status()).rejects.toMatchObject({ code: "head.unavailable", message: expect.stringContaining("slime-head start") as string });
+    await expect(headClient("http://127.0.0.1:1").status()).rejects.toMatchObject({
+      code: "head.unavailable",
+      message: expect.stringContaining("slime-head start") as string,
+    });
     await using server = await serve((_request, response) => void response.writeHead(404).end("<html>"));
-    await expect(headClient(server.url).status()).rejects.toMatchObject({ code: "head.unavailable", message: expect.stringContaining("not as a head does") as string });
+    await expect(headClient(server.url).status()).rejects.toMatchObject({
+      code: "head.unavailable",
+      message: expect.stringContaining("not as a head does") as string,
+    });
   });
 });
 
@@ -54,7 +65,8 @@ test("durations for people", () => expect([500, 65_000, 7_380_000].map(durationT
 
 describe("following", () => {
   const job = { state: "FAILED", message: "m", driver_exit_code: 3, driver_signal: null } as JobView;
-  const event = (name: string, data: unknown, id?: number) => `event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
+  const event = (name: string, data: unknown, id?: number) =>
+    `event: ${name}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
 
   test("a log survives broken connections: each byte once, then the job as it ended", async () => {
     const offsets: string[] = [];
@@ -71,18 +83,34 @@ describe("following", () => {
         response.end(event("end", job));
       }
     });
-    let text = "";
+    const texts: string[] = [];
     const notices: string[] = [];
-    const ended = await followJob(headClient(server.url), "j", { clock: hasty, random: seededRandom(1), signal: new AbortController().signal, write: (part) => void (text += part), notice: (line) => void notices.push(line) });
-    expect([text, ended, offsets]).toEqual(["one\ntwo\n", job, ["0", "4", "4"]]);
+    const ended = await followJob(headClient(server.url), "j", {
+      clock: hasty,
+      random: seededRandom(1),
+      signal: new AbortController().signal,
+      write: (part) => void texts.push(part),
+      notice: (line) => void notices.push(line),
+    });
+    expect([texts.join(""), ended, offsets]).toEqual(["one\ntwo\n", job, ["0", "4", "4"]]);
     expect(notices).toHaveLength(2);
   });
 
   test("an unknown job ends it at once; a head that stays away ends it after its tries; a detach is the caller's", async () => {
-    await using server = await serve((_request, response) => void response.writeHead(404, { "content-type": "application/json" }).end('{"error":{"code":"not_found","message":"[not_found] there is no job j","details":{"kind":"job","id":"j"}}}'));
+    await using server = await serve(
+      (_request, response) =>
+        void response
+          .writeHead(404, { "content-type": "application/json" })
+          .end('{"error":{"code":"not_found","message":"[not_found] there is no job j","details":{"kind":"job","id":"j"}}}'),
+    );
     const options = { clock: hasty, random: seededRandom(1), write: () => {}, notice: () => {} };
-    await expect(followJob(headClient(server.url), "j", { ...options, signal: new AbortController().signal })).rejects.toMatchObject({ code: "not_found", message: "[not_found] there is no job j" });
-    await expect(followJob(headClient("http://127.0.0.1:1"), "j", { ...options, signal: new AbortController().signal })).rejects.toMatchObject({ code: "head.unavailable", message: expect.stringContaining("slime job logs -f j") as string });
+    await expect(followJob(headClient(server.url), "j", { ...options, signal: new AbortController().signal })).rejects.toMatchObject({
+      code: "not_found",
+      message: "[not_found] there is no job j",
+    });
+    await expect(
+      followJob(headClient("http://127.0.0.1:1"), "j", { ...options, signal: new AbortController().signal }),
+    ).rejects.toMatchObject({ code: "head.unavailable", message: expect.stringContaining("slime job logs -f j") as string });
     const left = new AbortController();
     left.abort(new Error("left"));
     await expect(followJob(headClient(server.url), "j", { ...options, signal: left.signal })).rejects.toThrow("left");
@@ -93,8 +121,14 @@ describe("following", () => {
     for (let size = 1; size < bytes.length; size += 3) {
       const parts = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size));
       const events: ServerSentEvent[] = [];
-      for await (const read of readEvents(new ReadableStream({ pull: (controller) => (parts.length > 0 ? controller.enqueue(parts.shift()) : controller.close()) }))) events.push(read);
-      expect(events.map(({ event: name, id }) => [name, id])).toEqual([["log", "2"], ["end", null]]);
+      for await (const read of readEvents(
+        new ReadableStream({ pull: (controller) => (parts.length > 0 ? controller.enqueue(parts.shift()) : controller.close()) }),
+      ))
+        events.push(read);
+      expect(events.map(({ event: name, id }) => [name, id])).toEqual([
+        ["log", "2"],
+        ["end", null],
+      ]);
     }
   });
 
@@ -133,14 +167,30 @@ describe("working directories", () => {
 describe("for people", () => {
   test("the status page shows nodes, GPUs with their holders, why actors wait, how they died, and jobs", async () => {
     const text = statusLines((await golden("status")) as StatusView, 1_700_000_060_000).join("\n");
-    for (const part of ["Nodes (1 alive)", "CPU 2/8, memory 0.0/1.0 GiB, GPU 1/1", "placement group train", "engine-0", "GPU: 1 wanted, 0 of 1 free; held by placement group train", "WORKER_DIED: it was killed by SIGKILL, out of memory", "trainStep", "train-1", "rollout 3, waits for engine-0"]) expect(text).toContain(part);
+    for (const part of [
+      "Nodes (1 alive)",
+      "CPU 2/8, memory 0.0/1.0 GiB, GPU 1/1",
+      "placement group train",
+      "engine-0",
+      "GPU: 1 wanted, 0 of 1 free; held by placement group train",
+      "WORKER_DIED: it was killed by SIGKILL, out of memory",
+      "trainStep",
+      "train-1",
+      "rollout 3, waits for engine-0",
+    ])
+      expect(text).toContain(part);
   });
   test("the job list is a table", async () => {
-    expect(jobLines([(await golden("job")) as JobView], 1_700_000_060_030)).toEqual(["job      state    time       does                           command", "train-1  RUNNING  1 min 0 s  rollout 3, waits for engine-0  slime train --config run.yaml"]);
+    expect(jobLines([(await golden("job")) as JobView], 1_700_000_060_030)).toEqual([
+      "job      state    time       does                           command",
+      "train-1  RUNNING  1 min 0 s  rollout 3, waits for engine-0  slime train --config run.yaml",
+    ]);
   });
 });
 
-async function serve(handle: (request: IncomingMessage, response: ServerResponse) => void): Promise<AsyncDisposable & { readonly url: string }> {
+async function serve(
+  handle: (request: IncomingMessage, response: ServerResponse) => void,
+): Promise<AsyncDisposable & { readonly url: string }> {
   const server: Server = createServer(handle);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();

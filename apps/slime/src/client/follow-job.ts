@@ -1,4 +1,4 @@
-import { backoffDelayMs, sleep, SlimeError, type BackoffPolicy, type Clock, type Random } from "@slime/core";
+import { type BackoffPolicy, backoffDelayMs, type Clock, type Random, SlimeError, sleep } from "@slime/core";
 import type { HeadClient } from "./head-client.js";
 import type { JobView } from "./shapes.js";
 import { readEvents } from "./sse.js";
@@ -43,7 +43,12 @@ export async function followJob(client: HeadClient, id: string, options: FollowJ
     attempt++;
     if (attempt === 2) notice("the connection to the head broke; the job goes on, trying again …");
     const delayMs = backoffDelayMs(reconnects, attempt, random);
-    if (delayMs === null) throw new SlimeError("head.unavailable", `the head at ${client.url} stays away; the job may go on without it. Follow it later: slime job logs -f ${id}`, { address: client.url });
+    if (delayMs === null)
+      throw new SlimeError(
+        "head.unavailable",
+        `the head at ${client.url} stays away; the job may go on without it. Follow it later: slime job logs -f ${id}`,
+        { address: client.url },
+      );
     await sleep(clock, delayMs, signal);
   }
 }

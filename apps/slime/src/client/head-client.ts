@@ -1,4 +1,4 @@
-import { SlimeError, type ErrorCode } from "@slime/core";
+import { type ErrorCode, SlimeError } from "@slime/core";
 import type { JobView, StatusView } from "./shapes.js";
 
 /** One request's time, unless it waits for something by its nature. */
@@ -32,23 +32,35 @@ export interface HeadClient {
 }
 
 export function headClient(url: string): HeadClient {
-  const request = async (method: string, path: string, options: { readonly body?: string | Buffer; readonly type?: string; readonly timeoutMs?: number; readonly signal?: AbortSignal } = {}): Promise<Response> => {
+  const request = async (
+    method: string,
+    path: string,
+    options: { readonly body?: string | Buffer; readonly type?: string; readonly timeoutMs?: number; readonly signal?: AbortSignal } = {},
+  ): Promise<Response> => {
     const limit = options.timeoutMs ?? timeoutMs;
     let response: Response;
     try {
       response = await fetch(url + path, {
         method,
         signal: options.signal ?? AbortSignal.timeout(limit),
-        ...(options.body === undefined ? {} : { body: options.body as string, headers: { "content-type": options.type ?? "application/json" } }),
+        ...(options.body === undefined
+          ? {}
+          : { body: options.body as string, headers: { "content-type": options.type ?? "application/json" } }),
       });
     } catch (error) {
       if (options.signal?.aborted === true) throw options.signal.reason;
-      throw new SlimeError("head.unavailable", `no head answers at ${url}: start one with \`slime-head start\`, or name its http address with --address`, { address: url }, { cause: error });
+      throw new SlimeError(
+        "head.unavailable",
+        `no head answers at ${url}: start one with \`slime-head start\`, or name its http address with --address`,
+        { address: url },
+        { cause: error },
+      );
     }
     if (!response.ok) throw await failureOf(response, url);
     return response;
   };
-  const json = async <T>(method: string, path: string, options?: Parameters<typeof request>[2]): Promise<T> => (await (await request(method, path, options)).json()) as T;
+  const json = async <T>(method: string, path: string, options?: Parameters<typeof request>[2]): Promise<T> =>
+    (await (await request(method, path, options)).json()) as T;
   const at = (id: string) => `/api/jobs/${encodeURIComponent(id)}`;
   return {
     url,
@@ -58,7 +70,11 @@ export function headClient(url: string): HeadClient {
     job: (id) => json("GET", at(id)),
     async stop(id, graceMs) {
       const wait = stopWaitMs + (graceMs ?? 0);
-      const { stopped } = await json<{ readonly stopped: boolean }>("POST", `${at(id)}/stop?wait_ms=${wait}${graceMs === null ? "" : `&grace_ms=${graceMs}`}`, { timeoutMs: wait + timeoutMs });
+      const { stopped } = await json<{ readonly stopped: boolean }>(
+        "POST",
+        `${at(id)}/stop?wait_ms=${wait}${graceMs === null ? "" : `&grace_ms=${graceMs}`}`,
+        { timeoutMs: wait + timeoutMs },
+      );
       return stopped;
     },
     async hasPackage(name) {
@@ -85,13 +101,23 @@ export function headClient(url: string): HeadClient {
 async function failureOf(response: Response, url: string): Promise<SlimeError> {
   const text = await response.text();
   try {
-    const { error } = JSON.parse(text) as { readonly error?: { readonly code?: unknown; readonly message?: unknown; readonly details?: unknown } };
+    const { error } = JSON.parse(text) as {
+      readonly error?: { readonly code?: unknown; readonly message?: unknown; readonly details?: unknown };
+    };
     if (typeof error?.code === "string" && typeof error.message === "string") {
       const prefix = `[${error.code}] `;
-      return new SlimeError(error.code as ErrorCode, error.message.startsWith(prefix) ? error.message.slice(prefix.length) : error.message, (error.details ?? {}) as never);
+      return new SlimeError(
+        error.code as ErrorCode,
+        error.message.startsWith(prefix) ? error.message.slice(prefix.length) : error.message,
+        (error.details ?? {}) as never,
+      );
     }
   } catch {
     // not JSON: not a head
   }
-  return new SlimeError("head.unavailable", `${url} answered ${response.status}, not as a head does: name the head's http address (port 8265 by default) with --address`, { address: url });
+  return new SlimeError(
+    "head.unavailable",
+    `${url} answered ${response.status}, not as a head does: name the head's http address (port 8265 by default) with --address`,
+    { address: url },
+  );
 }

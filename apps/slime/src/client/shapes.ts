@@ -30,7 +30,16 @@ export interface NodeView {
   readonly cpu_fraction: number | null;
   readonly resources: Readonly<Record<string, number>>;
   readonly available: Readonly<Record<string, number>>;
-  readonly gpus: readonly { readonly index: number; readonly name: string; readonly virtual: boolean; readonly held: number; readonly held_by: readonly string[]; readonly utilisation: number | null; readonly memory_used_mib: number | null; readonly memory_mib: number }[];
+  readonly gpus: readonly {
+    readonly index: number;
+    readonly name: string;
+    readonly virtual: boolean;
+    readonly held: number;
+    readonly held_by: readonly string[];
+    readonly utilisation: number | null;
+    readonly memory_used_mib: number | null;
+    readonly memory_mib: number;
+  }[];
 }
 
 export interface ActorView {
@@ -56,7 +65,11 @@ export interface GroupView {
   readonly job_id: string;
   readonly state: string;
   readonly strategy: string;
-  readonly bundles: readonly { readonly node_id: string | null; readonly resources: Readonly<Record<string, number>>; readonly gpu_indices: readonly number[] }[];
+  readonly bundles: readonly {
+    readonly node_id: string | null;
+    readonly resources: Readonly<Record<string, number>>;
+    readonly gpu_indices: readonly number[];
+  }[];
   readonly waiting: readonly string[];
 }
 
@@ -74,4 +87,5 @@ export interface StatusView {
 }
 
 /** True once a job's state changes no more. */
-export const jobIsOver = (job: Pick<JobView, "state">): boolean => job.state === "SUCCEEDED" || job.state === "FAILED" || job.state === "STOPPED";
+export const jobIsOver = (job: Pick<JobView, "state">): boolean =>
+  job.state === "SUCCEEDED" || job.state === "FAILED" || job.state === "STOPPED";

@@ -1,7 +1,12 @@
 /** Rows under a header, columns as wide as they need, nothing trailing. */
 export function textTable(header: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
-  return [header, ...rows].map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd());
+  return [header, ...rows].map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
 }
 
 /** `2 h 3 min`, `4 min 5 s`, `6.7 s`. */

@@ -24,10 +24,16 @@ export const snapshotLimits = { filesMax: 20_000, bytesMax: 256 * 1_048_576 } as
 /** @throws SlimeError `file.missing`, `wire.limit` naming the largest files. */
 export async function snapshotDirectory(directory: string): Promise<Snapshot> {
   const root = resolve(directory);
-  if (!(await stat(root).catch(() => null))?.isDirectory()) throw new SlimeError("file.missing", `--working-dir ${directory} is no directory`, { path: root, wanted: "a directory" });
+  if (!(await stat(root).catch(() => null))?.isDirectory())
+    throw new SlimeError("file.missing", `--working-dir ${directory} is no directory`, { path: root, wanted: "a directory" });
   const skipped: string[] = [];
   const files = (await walk(root, "", skipped)).sort((a, b) => (a < b ? -1 : 1));
-  if (files.length > snapshotLimits.filesMax) throw new SlimeError("wire.limit", `${directory} has ${files.length} files, at most ${snapshotLimits.filesMax} are taken: leave data out, or run in place without --working-dir`, { what: "files of the working directory", value: files.length, max: snapshotLimits.filesMax });
+  if (files.length > snapshotLimits.filesMax)
+    throw new SlimeError(
+      "wire.limit",
+      `${directory} has ${files.length} files, at most ${snapshotLimits.filesMax} are taken: leave data out, or run in place without --working-dir`,
+      { what: "files of the working directory", value: files.length, max: snapshotLimits.filesMax },
+    );
   const parts: Buffer[] = [];
   const entries: Buffer[] = [];
   const sizes: { readonly name: string; readonly bytes: number }[] = [];
@@ -54,8 +60,15 @@ export async function snapshotDirectory(directory: string): Promise<Snapshot> {
 }
 
 function tooLarge(directory: string, sizes: readonly { readonly name: string; readonly bytes: number }[]): SlimeError {
-  const largest = [...sizes].sort((a, b) => b.bytes - a.bytes).slice(0, 3).map(({ name, bytes }) => `${name} (${Math.round(bytes / 1_048_576)} MiB)`);
-  return new SlimeError("wire.limit", `${directory} is more than ${snapshotLimits.bytesMax / 1_048_576} MiB compressed; largest: ${largest.join(", ")}. Leave data out, or run in place without --working-dir`, { what: "bytes of the working directory", value: snapshotLimits.bytesMax + 1, max: snapshotLimits.bytesMax });
+  const largest = [...sizes]
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 3)
+    .map(({ name, bytes }) => `${name} (${Math.round(bytes / 1_048_576)} MiB)`);
+  return new SlimeError(
+    "wire.limit",
+    `${directory} is more than ${snapshotLimits.bytesMax / 1_048_576} MiB compressed; largest: ${largest.join(", ")}. Leave data out, or run in place without --working-dir`,
+    { what: "bytes of the working directory", value: snapshotLimits.bytesMax + 1, max: snapshotLimits.bytesMax },
+  );
 }
 
 async function walk(root: string, below: string, skipped: string[]): Promise<string[]> {

@@ -3,8 +3,8 @@ import { SlimeError, systemClock, systemRandom } from "@slime/core";
 import type { Command } from "commander";
 import { exitCodeOf, followJob, interruptedExitCode } from "../client/follow-job.js";
 import { headUrl } from "../client/head-address.js";
-import { headClient, type HeadClient, type Submission } from "../client/head-client.js";
-import { jobIsOver, type JobView } from "../client/shapes.js";
+import { type HeadClient, headClient, type Submission } from "../client/head-client.js";
+import { type JobView, jobIsOver } from "../client/shapes.js";
 import { shellLine } from "../client/shell-words.js";
 import { durationText, textTable } from "../client/text-table.js";
 import { snapshotDirectory } from "../client/working-dir.js";
@@ -61,7 +61,13 @@ Ctrl-C leaves the job running and says how to follow or stop it.`,
     .option("--json", "for machines")
     .action(async (flags: { readonly address?: string; readonly json?: true }) => {
       const jobs = await headClient(headUrl(flags.address)).jobs();
-      out(flags.json === true ? `${JSON.stringify(jobs, null, 2)}\n` : jobs.length === 0 ? "no jobs; `slime job submit -- CMD` runs one\n" : `${jobLines(jobs, systemClock.wallMs()).join("\n")}\n`);
+      out(
+        flags.json === true
+          ? `${JSON.stringify(jobs, null, 2)}\n`
+          : jobs.length === 0
+            ? "no jobs; `slime job submit -- CMD` runs one\n"
+            : `${jobLines(jobs, systemClock.wallMs()).join("\n")}\n`,
+      );
     });
   job
     .command("status")
@@ -115,7 +121,8 @@ async function submissionOf(words: readonly string[], flags: SubmitFlags, client
   const issues: string[] = [];
   const runtimeEnv = readObject("--runtime-env-json", flags.runtimeEnvJson, issues);
   const metadata = readObject("--metadata-json", flags.metadataJson, issues);
-  if (flags.workingDir !== undefined && "working_dir" in runtimeEnv) issues.push("--working-dir and working_dir of --runtime-env-json: give one of them");
+  if (flags.workingDir !== undefined && "working_dir" in runtimeEnv)
+    issues.push("--working-dir and working_dir of --runtime-env-json: give one of them");
   for (const [key, value] of Object.entries(metadata)) if (typeof value !== "string") issues.push(`--metadata-json: ${key} must be text`);
   const cpus = readNumber("--entrypoint-num-cpus", flags.entrypointNumCpus, issues);
   const gpus = readNumber("--entrypoint-num-gpus", flags.entrypointNumGpus, issues);
@@ -180,7 +187,13 @@ async function printLog(client: HeadClient, id: string): Promise<void> {
 export function jobLines(jobs: readonly JobView[], nowMs: number): readonly string[] {
   return textTable(
     ["job", "state", "time", "does", "command"],
-    jobs.map((job) => [job.submission_id ?? job.job_id, job.attempt > 1 ? `${job.state} (attempt ${job.attempt})` : job.state, timeOf(job, nowMs), doing(job), job.entrypoint === "" ? "(interactive)" : shorten(job.entrypoint, 60)]),
+    jobs.map((job) => [
+      job.submission_id ?? job.job_id,
+      job.attempt > 1 ? `${job.state} (attempt ${job.attempt})` : job.state,
+      timeOf(job, nowMs),
+      doing(job),
+      job.entrypoint === "" ? "(interactive)" : shorten(job.entrypoint, 60),
+    ]),
   );
 }
 

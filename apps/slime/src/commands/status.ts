@@ -2,7 +2,7 @@ import { systemClock } from "@slime/core";
 import type { Command } from "commander";
 import { headUrl } from "../client/head-address.js";
 import { headClient } from "../client/head-client.js";
-import { jobIsOver, type ActorView, type NodeView, type StatusView } from "../client/shapes.js";
+import { type ActorView, jobIsOver, type NodeView, type StatusView } from "../client/shapes.js";
 import { textTable } from "../client/text-table.js";
 import { jobLines } from "./job.js";
 
@@ -19,13 +19,17 @@ export function register(program: Command): void {
     .addHelpText("after", "\nExamples:\n  slime status\n  slime status --json | jq '.actors[] | select(.state != \"ALIVE\") | .waiting'")
     .action(async (flags: { readonly address?: string; readonly json?: true }) => {
       const status = await headClient(headUrl(flags.address)).status();
-      process.stdout.write(flags.json === true ? `${JSON.stringify(status, null, 2)}\n` : `${statusLines(status, systemClock.wallMs()).join("\n")}\n`);
+      process.stdout.write(
+        flags.json === true ? `${JSON.stringify(status, null, 2)}\n` : `${statusLines(status, systemClock.wallMs()).join("\n")}\n`,
+      );
     });
 }
 
 /** The whole page. */
 export function statusLines(status: StatusView, nowMs: number): readonly string[] {
-  const lines = [`${status.cluster_id}  head ${status.address}  http://${status.http_address}${status.epoch > 1 ? `  life ${status.epoch}` : ""}`];
+  const lines = [
+    `${status.cluster_id}  head ${status.address}  http://${status.http_address}${status.epoch > 1 ? `  life ${status.epoch}` : ""}`,
+  ];
   if (status.read_only !== null) lines.push(`THE HEAD ONLY READS: ${status.read_only}`);
   lines.push("", `Nodes (${status.nodes.filter((node) => node.state === "ALIVE").length} alive)`, ...indent(nodeLines(status.nodes)));
   const gpus = gpuLines(status.nodes);
@@ -44,7 +48,12 @@ function nodeLines(nodes: readonly NodeView[]): readonly string[] {
   if (present.length + gone.length === 0) return ["none has joined: slime-worker join ADDRESS"];
   return textTable(
     ["node", "state", "machine", "used"],
-    [...present, ...gone].map((node) => [node.node_id, node.reason === null ? node.state : `${node.state} (${node.reason})`, `${node.hostname} ${node.address}`, present.includes(node) ? useOf(node) : ""]),
+    [...present, ...gone].map((node) => [
+      node.node_id,
+      node.reason === null ? node.state : `${node.state} (${node.reason})`,
+      `${node.hostname} ${node.address}`,
+      present.includes(node) ? useOf(node) : "",
+    ]),
   );
 }
 
@@ -53,7 +62,9 @@ function useOf(node: NodeView): string {
   return Object.entries(node.resources)
     .map(([name, total]) => {
       const used = round(total - (node.available[name] ?? 0));
-      return name === "memory" ? `memory ${(used / 1_024).toFixed(1)}/${(total / 1_024).toFixed(1)} GiB` : `${name} ${used}/${round(total)}`;
+      return name === "memory"
+        ? `memory ${(used / 1_024).toFixed(1)}/${(total / 1_024).toFixed(1)} GiB`
+        : `${name} ${used}/${round(total)}`;
     })
     .join(", ");
 }
@@ -61,7 +72,16 @@ function useOf(node: NodeView): string {
 function gpuLines(nodes: readonly NodeView[]): readonly string[] {
   const rows = nodes
     .filter((node) => node.state === "ALIVE" || node.state === "SUSPECT")
-    .flatMap((node) => node.gpus.map((gpu) => [node.node_id, String(gpu.index), gpu.virtual ? "virtual" : gpu.name, `${Math.round(gpu.held * 100)} %`, gpu.utilisation === null ? "–" : `${Math.round(gpu.utilisation * 100)} %`, gpu.held_by.join(", ")]));
+    .flatMap((node) =>
+      node.gpus.map((gpu) => [
+        node.node_id,
+        String(gpu.index),
+        gpu.virtual ? "virtual" : gpu.name,
+        `${Math.round(gpu.held * 100)} %`,
+        gpu.utilisation === null ? "–" : `${Math.round(gpu.utilisation * 100)} %`,
+        gpu.held_by.join(", "),
+      ]),
+    );
   return rows.length === 0 ? [] : textTable(["node", "gpu", "kind", "held", "busy", "by"], rows);
 }
 
@@ -71,7 +91,15 @@ function actorLines(actors: readonly ActorView[]): readonly string[] {
   if (live.length + dead.length === 0) return [];
   return textTable(
     ["actor", "class", "state", "node", "pid", "gpu", "does or waits for"],
-    [...live, ...dead].map((actor) => [actor.name || actor.actor_id, actor.class_name, actor.restarts > 0 ? `${actor.state} (restart ${actor.restarts})` : actor.state, actor.node_id ?? "–", String(actor.pid ?? "–"), actor.gpu_indices.join(",") || "–", whyOf(actor)]),
+    [...live, ...dead].map((actor) => [
+      actor.name || actor.actor_id,
+      actor.class_name,
+      actor.restarts > 0 ? `${actor.state} (restart ${actor.restarts})` : actor.state,
+      actor.node_id ?? "–",
+      String(actor.pid ?? "–"),
+      actor.gpu_indices.join(",") || "–",
+      whyOf(actor),
+    ]),
   );
 }
 
@@ -87,7 +115,20 @@ function groupLines(status: StatusView): readonly string[] {
   if (live.length === 0) return [];
   return textTable(
     ["group", "state", "strategy", "bundles", "where or why not"],
-    live.map((group) => [group.name || group.placement_group_id, group.state, group.strategy, String(group.bundles.length), group.waiting.length > 0 ? group.waiting.join("; ") : group.bundles.map((bundle) => `${(bundle.node_id ?? "").slice(0, 11)}${bundle.gpu_indices.length > 0 ? `:${bundle.gpu_indices.join("+")}` : ""}`).join(" ")]),
+    live.map((group) => [
+      group.name || group.placement_group_id,
+      group.state,
+      group.strategy,
+      String(group.bundles.length),
+      group.waiting.length > 0
+        ? group.waiting.join("; ")
+        : group.bundles
+            .map(
+              (bundle) =>
+                `${(bundle.node_id ?? "").slice(0, 11)}${bundle.gpu_indices.length > 0 ? `:${bundle.gpu_indices.join("+")}` : ""}`,
+            )
+            .join(" "),
+    ]),
   );
 }
 

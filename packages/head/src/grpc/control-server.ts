@@ -2,10 +2,19 @@
  * The control plane over gRPC: one bidirectional stream per daemon and per client, all messages of an event-loop turn in one batch; unary calls for administration.
  * Listens on loopback only: `startHead` refuses anything else.
  */
-import { Server, ServerCredentials, status, type sendUnaryData, type ServerDuplexStream, type ServiceError } from "@grpc/grpc-js";
-import { factsOf, SlimeError, type Logger } from "@slime/core";
+import { Server, ServerCredentials, type ServerDuplexStream, type ServiceError, type sendUnaryData, status } from "@grpc/grpc-js";
+import { factsOf, type Logger, SlimeError } from "@slime/core";
 import { toFailure } from "@slime/rpc";
-import { ControlServiceService, type ClientDown, type ClientDownBatch, type ClientUpBatch, type ControlServiceServer, type NodeDown, type NodeDownBatch, type NodeUpBatch } from "@slime/rpc/control";
+import {
+  type ClientDown,
+  type ClientDownBatch,
+  type ClientUpBatch,
+  type ControlServiceServer,
+  ControlServiceService,
+  type NodeDown,
+  type NodeDownBatch,
+  type NodeUpBatch,
+} from "@slime/rpc/control";
 import type { Head, Outlet } from "../head.js";
 
 /** Largest message either way: an actor's constructor arguments travel in one. */
@@ -63,7 +72,15 @@ export async function serveControl(head: Head, options: ControlServerOptions): P
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${port}`, ServerCredentials.createInsecure(), (error, at) => {
       if (error === null) resolve(at);
-      else reject(new SlimeError("port.taken", `port ${port} of ${host} cannot be listened on (${error.message}): stop what holds it or choose another --port`, { port, pid: null }, { cause: error }));
+      else
+        reject(
+          new SlimeError(
+            "port.taken",
+            `port ${port} of ${host} cannot be listened on (${error.message}): stop what holds it or choose another --port`,
+            { port, pid: null },
+            { cause: error },
+          ),
+        );
     });
   });
   const control: ControlServer = {
@@ -79,7 +96,10 @@ export async function serveControl(head: Head, options: ControlServerOptions): P
 }
 
 /** Gathers what is sent in one turn into batches; cuts a stream whose peer does not read. */
-function batching<M, B>(call: ServerDuplexStream<never, B> | ServerDuplexStream<NodeUpBatch, B> | ServerDuplexStream<ClientUpBatch, B>, wrap: (messages: M[]) => B): Outlet<M> {
+function batching<M, B>(
+  call: ServerDuplexStream<never, B> | ServerDuplexStream<NodeUpBatch, B> | ServerDuplexStream<ClientUpBatch, B>,
+  wrap: (messages: M[]) => B,
+): Outlet<M> {
   let waiting: M[] = [];
   let ended = false;
   const flush = (): void => {
@@ -104,7 +124,11 @@ function batching<M, B>(call: ServerDuplexStream<never, B> | ServerDuplexStream<
 }
 
 /** Carries a stream's batches in, in order, and tells of its end once, however it ends. */
-function attach<U, D>(call: ServerDuplexStream<U, D>, inlet: { readonly receive: (batch: U) => void; readonly closed: () => void }, log: Logger): void {
+function attach<U, D>(
+  call: ServerDuplexStream<U, D>,
+  inlet: { readonly receive: (batch: U) => void; readonly closed: () => void },
+  log: Logger,
+): void {
   let over = false;
   const closed = (): void => {
     if (over) return;
@@ -131,7 +155,10 @@ function unary<R>(reply: sendUnaryData<R>, work: () => Promise<R>): void {
   work().then(
     (value) => reply(null, value),
     (error: unknown) => {
-      const failure: Partial<ServiceError> = { code: factsOf(error).httpStatus === 404 ? status.NOT_FOUND : status.FAILED_PRECONDITION, details: JSON.stringify(toFailure(error, "head")) };
+      const failure: Partial<ServiceError> = {
+        code: factsOf(error).httpStatus === 404 ? status.NOT_FOUND : status.FAILED_PRECONDITION,
+        details: JSON.stringify(toFailure(error, "head")),
+      };
       reply(failure);
     },
   );

@@ -9,9 +9,18 @@ const keepaliveMs = 15_000;
  * A log as server-sent events, resumable by byte: each `log` event's id is the offset after its text, so `Last-Event-ID` goes on exactly there.
  * Ends with an `end` event that carries what `last` returns. Text that is not UTF-8 is shown with replacement characters; offsets stay those of the bytes.
  */
-export async function streamLog(response: ServerResponse, source: LogSource, options: { readonly clock: Clock; readonly offset: number; readonly signal: AbortSignal; readonly last: () => unknown }): Promise<void> {
+export async function streamLog(
+  response: ServerResponse,
+  source: LogSource,
+  options: { readonly clock: Clock; readonly offset: number; readonly signal: AbortSignal; readonly last: () => unknown },
+): Promise<void> {
   const { clock, signal } = options;
-  response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", connection: "keep-alive", "x-accel-buffering": "no" });
+  response.writeHead(200, {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    connection: "keep-alive",
+    "x-accel-buffering": "no",
+  });
   response.flushHeaders();
   let keepalive = clock.after(keepaliveMs, beat);
   function beat(): void {

@@ -1,19 +1,19 @@
-import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createHash } from "node:crypto";
+import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { FastifyInstance } from "fastify";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { seededRandom, silentLogger, systemClock } from "@slime/core";
 import { keptEvents } from "@slime/telemetry/testing";
-import { openHead, type Head } from "../head.js";
-import { memoryStore } from "../store/memory-store.js";
+import type { FastifyInstance } from "fastify";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type Head, openHead } from "../head.js";
 import { packageStore } from "../packages/package-store.js";
-import { fakeDaemon, type FakeDaemon } from "../testing/index.js";
+import { memoryStore } from "../store/memory-store.js";
+import { type FakeDaemon, fakeDaemon } from "../testing/index.js";
 import { zipOf } from "../testing/zip.js";
 import { wholeCharacters } from "./log-stream.js";
-import { headRegistry } from "./metrics.js";
 import { managementApp } from "./management-server.js";
+import { headRegistry } from "./metrics.js";
 import type { JobJson } from "./state-json.js";
 
 let directory = "";
@@ -27,7 +27,15 @@ beforeEach(async () => {
   const random = seededRandom(2);
   head = await openHead({ store: memoryStore(), clock: systemClock, random, log: silentLogger, events: keptEvents().sink });
   head.announce({ address: "127.0.0.1:6380", httpAddress: host, eventsEndpoint: "" });
-  app = managementApp(head, { host: "127.0.0.1", port: 0, clock: systemClock, random, version: "0.1.0", packages: packageStore(directory), registry: headRegistry() });
+  app = managementApp(head, {
+    host: "127.0.0.1",
+    port: 0,
+    clock: systemClock,
+    random,
+    version: "0.1.0",
+    packages: packageStore(directory),
+    registry: headRegistry(),
+  });
   daemon = fakeDaemon({ nodeId: "node_0000000000000001", clock: systemClock });
   daemon.connect(head);
 });
@@ -38,7 +46,8 @@ afterEach(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-const call = (method: "GET" | "POST" | "PUT" | "DELETE", url: string, payload?: object | Buffer, headers: Record<string, string> = {}) => app.inject({ method, url, headers: { host, ...headers }, ...(payload === undefined ? {} : { payload }) });
+const call = (method: "GET" | "POST" | "PUT" | "DELETE", url: string, payload?: object | Buffer, headers: Record<string, string> = {}) =>
+  app.inject({ method, url, headers: { host, ...headers }, ...(payload === undefined ? {} : { payload }) });
 const submit = async (body: object) => {
   const reply = await call("POST", "/api/jobs/", body);
   expect(reply.statusCode, reply.body).toBe(200);
@@ -52,13 +61,25 @@ const running = async (jobId: string) => {
 describe("jobs", () => {
   test("submitted, listed, shown, logged, stopped, deleted: Ray's shapes", async () => {
     expect((await call("GET", "/api/version")).json()).toMatchObject({ version: "4", slime_version: "0.1.0" });
-    const { job_id, submission_id } = await submit({ entrypoint: "echo hi", submission_id: "a-1", runtime_env: { env_vars: { A: "b" }, working_dir: null, _ray_release: "x" }, metadata: { k: "v" }, entrypoint_num_cpus: 1, entrypoint_num_gpus: null });
+    const { job_id, submission_id } = await submit({
+      entrypoint: "echo hi",
+      submission_id: "a-1",
+      runtime_env: { env_vars: { A: "b" }, working_dir: null, _ray_release: "x" },
+      metadata: { k: "v" },
+      entrypoint_num_cpus: 1,
+      entrypoint_num_gpus: null,
+    });
     expect(submission_id).toBe("a-1");
     await running(job_id);
     const spec = daemon.jobs.get(job_id)?.spec;
     expect(spec?.env).toEqual({ PYTHONUNBUFFERED: "1", SLIME_ADDRESS: host, A: "b" });
     expect(spec?.resources).toEqual({ CPU: 10_000 });
-    expect((await call("GET", `/api/jobs/${job_id}`)).json<JobJson>()).toMatchObject({ type: "SUBMISSION", status: "RUNNING", submission_id: "a-1", metadata: { k: "v" } });
+    expect((await call("GET", `/api/jobs/${job_id}`)).json<JobJson>()).toMatchObject({
+      type: "SUBMISSION",
+      status: "RUNNING",
+      submission_id: "a-1",
+      metadata: { k: "v" },
+    });
     expect((await call("GET", "/api/jobs/a-1")).json<JobJson>().job_id).toBe(job_id);
     expect((await call("DELETE", "/api/jobs/a-1")).json()).toEqual({ deleted: false });
     expect((await call("POST", "/api/jobs/a-1/stop")).json()).toEqual({ stopped: true });
@@ -78,11 +99,20 @@ describe("jobs", () => {
   });
 
   test("a bad submission names all its problems at once", async () => {
-    const reply = await call("POST", "/api/jobs/", { entrypoint: "", submission_id: "has space", runtime_env: { pip: ["x"], env_vars: { "1A": "b" } }, colour: 1 });
+    const reply = await call("POST", "/api/jobs/", {
+      entrypoint: "",
+      submission_id: "has space",
+      runtime_env: { pip: ["x"], env_vars: { "1A": "b" } },
+      colour: 1,
+    });
     expect(reply.statusCode).toBe(400);
-    expect(reply.json<{ error: { details: { issues: string[] } } }>().error.details.issues.join("\n")).toMatch(/entrypoint.*\n.*submission_id.*\n.*colour/s);
+    expect(reply.json<{ error: { details: { issues: string[] } } }>().error.details.issues.join("\n")).toMatch(
+      /entrypoint.*\n.*submission_id.*\n.*colour/s,
+    );
     const env = await call("POST", "/api/jobs/", { entrypoint: "true", runtime_env: { pip: ["x"], env_vars: { "1A": "b" } } });
-    expect(env.json<{ error: { details: { issues: string[] } } }>().error.details.issues.join("\n")).toMatch(/runtime_env\.env_vars.*runtime_env\..*pip/s);
+    expect(env.json<{ error: { details: { issues: string[] } } }>().error.details.issues.join("\n")).toMatch(
+      /runtime_env\.env_vars.*runtime_env\..*pip/s,
+    );
   });
 
   test("logs: whole, and followed to the end from any offset, split inside characters", async () => {
@@ -96,8 +126,17 @@ describe("jobs", () => {
     await appendFile(path, "twö\n");
     daemon.driverEnds(job_id, 0);
     const events = (await follow).body.split("\n\n").filter(Boolean);
-    const data = events.map((event) => ({ event: /event: (\w+)/.exec(event)?.[1], id: /id: (\d+)/.exec(event)?.[1], data: JSON.parse(/data: (.*)/.exec(event)?.[1] ?? "null") as { text?: string; status?: string } }));
-    expect(data.filter((item) => item.event === "log").map((item) => item.data.text).join("")).toBe("öne\ntwö\n");
+    const data = events.map((event) => ({
+      event: /event: (\w+)/.exec(event)?.[1],
+      id: /id: (\d+)/.exec(event)?.[1],
+      data: JSON.parse(/data: (.*)/.exec(event)?.[1] ?? "null") as { text?: string; status?: string },
+    }));
+    expect(
+      data
+        .filter((item) => item.event === "log")
+        .map((item) => item.data.text)
+        .join(""),
+    ).toBe("öne\ntwö\n");
     expect(data.filter((item) => item.event === "log").at(-1)?.id).toBe("15");
     expect(data.at(-1)).toMatchObject({ event: "end", data: { status: "SUCCEEDED" } });
     expect((await call("GET", `/api/jobs/${job_id}/logs`)).json<{ logs: string }>().logs).toBe("zero\nöne\ntwö\n");
@@ -105,7 +144,18 @@ describe("jobs", () => {
 
   test("whole characters: a cut inside one is held back, damage is not", () => {
     const bytes = Buffer.from("aö€😀");
-    expect([...bytes.keys()].map((end) => bytes.toString("utf8", 0, wholeCharacters(bytes.subarray(0, end + 1))))).toEqual(["a", "a", "aö", "aö", "aö", "aö€", "aö€", "aö€", "aö€", "aö€😀"]);
+    expect([...bytes.keys()].map((end) => bytes.toString("utf8", 0, wholeCharacters(bytes.subarray(0, end + 1))))).toEqual([
+      "a",
+      "a",
+      "aö",
+      "aö",
+      "aö",
+      "aö€",
+      "aö€",
+      "aö€",
+      "aö€",
+      "aö€😀",
+    ]);
     expect(wholeCharacters(Buffer.from([0x80, 0x80, 0x80, 0x80]))).toBe(4);
   });
 
@@ -142,7 +192,12 @@ describe("guard", () => {
     expect((await call("GET", "/api/status", undefined, headers)).statusCode).toBe(status);
   });
   test("a form of another site cannot submit: text/plain is not read", async () => {
-    const reply = await app.inject({ method: "POST", url: "/api/jobs/", headers: { host, "content-type": "text/plain" }, payload: '{"entrypoint":"evil"}' });
+    const reply = await app.inject({
+      method: "POST",
+      url: "/api/jobs/",
+      headers: { host, "content-type": "text/plain" },
+      payload: '{"entrypoint":"evil"}',
+    });
     expect(reply.statusCode).toBe(415);
   });
 });
@@ -150,8 +205,12 @@ describe("guard", () => {
 test("state and metrics", async () => {
   const { job_id } = await submit({ entrypoint: "true" });
   await running(job_id);
-  expect((await call("GET", "/api/status")).json<{ version: number; nodes: unknown[] }>()).toMatchObject({ version: 1, nodes: [{ state: "ALIVE" }] });
-  for (const route of ["nodes", "actors", "placement_groups"]) expect(Array.isArray((await call("GET", `/api/${route}`)).json())).toBe(true);
+  expect((await call("GET", "/api/status")).json<{ version: number; nodes: unknown[] }>()).toMatchObject({
+    version: 1,
+    nodes: [{ state: "ALIVE" }],
+  });
+  for (const route of ["nodes", "actors", "placement_groups"])
+    expect(Array.isArray((await call("GET", `/api/${route}`)).json())).toBe(true);
   const metrics = (await call("GET", "/metrics")).body;
   expect(metrics).toContain('slime_nodes{state="ALIVE"} 1');
   expect(metrics).toContain('slime_jobs{state="RUNNING"} 1');

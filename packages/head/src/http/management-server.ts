@@ -2,21 +2,28 @@
  * The management API over HTTP: Ray's job routes and shapes, resumable logs, cluster state, Prometheus metrics.
  * Loopback only; every request passes the guard against rebound names and foreign pages.
  */
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+
 import type { Readable } from "node:stream";
-import { factsOf, SlimeError, type Clock, type Random } from "@slime/core";
-import { logSize, readLog, type ClusterRegistry } from "@slime/telemetry";
+import { type Clock, factsOf, type Random, SlimeError } from "@slime/core";
+import { type ClusterRegistry, logSize, readLog } from "@slime/telemetry";
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { Head } from "../head.js";
 import { headLimits } from "../limits.js";
-import { packageBytesMax, type PackageStore } from "../packages/package-store.js";
-import { jobEnded, type JobRecord } from "../state/records.js";
+import { type PackageStore, packageBytesMax } from "../packages/package-store.js";
+import { type JobRecord, jobEnded } from "../state/records.js";
 import { guardRequest, guardStatus } from "./guard.js";
 import { streamLog } from "./log-stream.js";
 import { scrape } from "./metrics.js";
 import { actorJson, groupJson, jobJson, nodesJson, statusJson } from "./state-json.js";
 import { readSubmission } from "./submission.js";
 
-const limits = { bodyBytesMax: 1_048_576, logBytesMax: 16 * 1_048_576, streamsMax: 256, stopWaitMs: 60_000, stopWaitMsMax: 600_000 } as const;
+const limits = {
+  bodyBytesMax: 1_048_576,
+  logBytesMax: 16 * 1_048_576,
+  streamsMax: 256,
+  stopWaitMs: 60_000,
+  stopWaitMsMax: 600_000,
+} as const;
 /** Version of Ray's job API that these routes follow. */
 const jobApiVersion = "4";
 
@@ -42,7 +49,12 @@ export async function serveManagement(head: Head, options: ManagementOptions): P
   } catch (error) {
     await app.close();
     if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
-    throw new SlimeError("port.taken", `port ${options.port} of ${options.host} is taken: stop what holds it or choose another --http-port`, { port: options.port, pid: null }, { cause: error });
+    throw new SlimeError(
+      "port.taken",
+      `port ${options.port} of ${options.host} is taken: stop what holds it or choose another --http-port`,
+      { port: options.port, pid: null },
+      { cause: error },
+    );
   }
   const address = app.server.address();
   const server: ManagementServer = {
@@ -58,12 +70,24 @@ export async function serveManagement(head: Head, options: ManagementOptions): P
 
 /** The routes, without a listener: tests inject requests. */
 export function managementApp(head: Head, options: ManagementOptions): FastifyInstance {
-  const app = fastify({ bodyLimit: limits.bodyBytesMax, routerOptions: { ignoreTrailingSlash: true }, requestTimeout: 0, forceCloseConnections: true });
+  const app = fastify({
+    bodyLimit: limits.bodyBytesMax,
+    routerOptions: { ignoreTrailingSlash: true },
+    requestTimeout: 0,
+    forceCloseConnections: true,
+  });
   app.removeContentTypeParser("text/plain"); // a form of another site can send that without asking first
   app.addHook("onRequest", async (request) => guardRequest(request.headers));
-  app.addHook("onResponse", async (request, reply) => options.registry.add("slime_http_requests_total", 1, { route: request.routeOptions.url ?? "unknown", status: String(reply.statusCode) }));
+  app.addHook("onResponse", async (request, reply) =>
+    options.registry.add("slime_http_requests_total", 1, {
+      route: request.routeOptions.url ?? "unknown",
+      status: String(reply.statusCode),
+    }),
+  );
   app.setErrorHandler((error, _request, reply) => sendError(reply, error));
-  app.setNotFoundHandler((request, reply) => sendError(reply, new SlimeError("not_found", `there is no ${request.method} ${request.url}`, { kind: "route", id: request.url })));
+  app.setNotFoundHandler((request, reply) =>
+    sendError(reply, new SlimeError("not_found", `there is no ${request.method} ${request.url}`, { kind: "route", id: request.url })),
+  );
   jobRoutes(app, head, options);
   app.register(async (scope) => packageRoutes(scope, options.packages));
   stateRoutes(app, head, options);
@@ -74,7 +98,9 @@ function sendError(reply: FastifyReply, error: unknown): FastifyReply {
   const known = SlimeError.isAny(error);
   const given = error instanceof Error && "statusCode" in error && typeof error.statusCode === "number" ? error.statusCode : null;
   const status = known ? (error.code === "address.refused" ? guardStatus : factsOf(error).httpStatus) : (given ?? 500);
-  const body = known ? { code: error.code, message: error.message, details: error.details } : { code: given === null ? "internal" : "http", message: error instanceof Error ? error.message : String(error), details: null };
+  const body = known
+    ? { code: error.code, message: error.message, details: error.details }
+    : { code: given === null ? "internal" : "http", message: error instanceof Error ? error.message : String(error), details: null };
   return reply.code(status).send({ error: body });
 }
 
@@ -84,10 +110,17 @@ function jobRoutes(app: FastifyInstance, head: Head, options: ManagementOptions)
   const find = (request: FastifyRequest): JobRecord => {
     const { id } = request.params as { readonly id: string };
     const job = head.state.jobs.get(id) ?? head.state.jobs.where("submission", id)[0];
-    if (job === undefined) throw new SlimeError("not_found", `there is no job ${id}; \`slime job list\` shows those there are`, { kind: "job", id });
+    if (job === undefined)
+      throw new SlimeError("not_found", `there is no job ${id}; \`slime job list\` shows those there are`, { kind: "job", id });
     return job;
   };
-  app.get("/api/version", async () => ({ version: jobApiVersion, ray_version: "2.0.0", ray_commit: "", session_name: head.clusterId, slime_version: options.version }));
+  app.get("/api/version", async () => ({
+    version: jobApiVersion,
+    ray_version: "2.0.0",
+    ray_commit: "",
+    session_name: head.clusterId,
+    slime_version: options.version,
+  }));
   app.post("/api/jobs", async (request) => {
     const job = await readSubmission(request.body, {
       random,
@@ -107,7 +140,13 @@ function jobRoutes(app: FastifyInstance, head: Head, options: ManagementOptions)
   app.post("/api/jobs/:id/stop", async (request) => {
     const job = find(request);
     const query = request.query as { readonly grace_ms?: string; readonly wait_ms?: string };
-    const ended = await head.ask({ kind: "job.stop", jobId: job.jobId, graceMs: number(query.grace_ms, headLimits.jobStopGraceMs, limits.stopWaitMsMax), waitMs: number(query.wait_ms, limits.stopWaitMs, limits.stopWaitMsMax), reason: "it was stopped by request" });
+    const ended = await head.ask({
+      kind: "job.stop",
+      jobId: job.jobId,
+      graceMs: number(query.grace_ms, headLimits.jobStopGraceMs, limits.stopWaitMsMax),
+      waitMs: number(query.wait_ms, limits.stopWaitMs, limits.stopWaitMsMax),
+      reason: "it was stopped by request",
+    });
     return { stopped: ended !== null };
   });
   app.get("/api/jobs/:id/logs", async (request) => {
@@ -124,7 +163,12 @@ function jobRoutes(app: FastifyInstance, head: Head, options: ManagementOptions)
   });
   app.get("/api/jobs/:id/logs/follow", async (request, reply) => {
     const { jobId } = find(request);
-    if (streams >= limits.streamsMax) throw new SlimeError("wire.limit", `${limits.streamsMax} logs are being followed`, { what: "log streams", value: streams + 1, max: limits.streamsMax });
+    if (streams >= limits.streamsMax)
+      throw new SlimeError("wire.limit", `${limits.streamsMax} logs are being followed`, {
+        what: "log streams",
+        value: streams + 1,
+        max: limits.streamsMax,
+      });
     const query = request.query as { readonly offset?: string };
     const resumed = request.headers["last-event-id"];
     const offset = number(typeof resumed === "string" ? resumed : query.offset, 0, Number.MAX_SAFE_INTEGER);
@@ -158,11 +202,18 @@ function packageRoutes(app: FastifyInstance, packages: PackageStore): void {
   type Params = { readonly protocol: string; readonly name: string };
   // Only here: a body of any type, or of none as Ray's client sends it, is bytes.
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser("*", { bodyLimit: packageBytesMax }, (_request: FastifyRequest, body: Readable, done: (error: Error | null, body: Readable) => void) => done(null, body));
+  app.addContentTypeParser(
+    "*",
+    { bodyLimit: packageBytesMax },
+    (_request: FastifyRequest, body: Readable, done: (error: Error | null, body: Readable) => void) => done(null, body),
+  );
   app.get("/api/packages/:protocol/:name", async (request, reply) => {
     const { protocol, name } = request.params as Params;
     if (await packages.has(protocol, name)) return reply.code(200).send({});
-    throw new SlimeError("not_found", `the package ${protocol}://${name} has not been uploaded`, { kind: "package", id: `${protocol}://${name}` });
+    throw new SlimeError("not_found", `the package ${protocol}://${name} has not been uploaded`, {
+      kind: "package",
+      id: `${protocol}://${name}`,
+    });
   });
   app.put("/api/packages/:protocol/:name", async (request) => {
     const { protocol, name } = request.params as Params;
@@ -188,6 +239,7 @@ function inOrder<R extends { readonly order: number }>(records: Iterable<R>): re
 /** A whole number of a query string. @throws SlimeError `config.invalid`. */
 function number(given: string | undefined, fallback: number, max: number): number {
   if (given === undefined || given === "") return fallback;
-  if (!/^\d{1,16}$/.test(given) || Number(given) > max) throw new SlimeError("config.invalid", `${JSON.stringify(given)} is no whole number from 0 to ${max}`, { issues: [given] });
+  if (!/^\d{1,16}$/.test(given) || Number(given) > max)
+    throw new SlimeError("config.invalid", `${JSON.stringify(given)} is no whole number from 0 to ${max}`, { issues: [given] });
   return Number(given);
 }

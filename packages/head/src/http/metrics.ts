@@ -1,11 +1,23 @@
-import { clusterRegistry, type ClusterMetric, type ClusterRegistry } from "@slime/telemetry";
+import { type ClusterMetric, type ClusterRegistry, clusterRegistry } from "@slime/telemetry";
 import type { Head } from "../head.js";
 import { nodesJson } from "./state-json.js";
 
 /** Gauges that are set anew with every scrape. */
 const scraped: readonly ClusterMetric[] = [
-  "slime_nodes", "slime_actors", "slime_placement_groups", "slime_jobs", "slime_resource_total", "slime_resource_used", "slime_node_silent_seconds", "slime_node_loop_lag_seconds", "slime_node_cpu_fraction",
-  "slime_node_memory_free_bytes", "slime_node_store_bytes", "slime_gpu_utilisation", "slime_gpu_memory_used_bytes", "slime_gpu_power_watts",
+  "slime_nodes",
+  "slime_actors",
+  "slime_placement_groups",
+  "slime_jobs",
+  "slime_resource_total",
+  "slime_resource_used",
+  "slime_node_silent_seconds",
+  "slime_node_loop_lag_seconds",
+  "slime_node_cpu_fraction",
+  "slime_node_memory_free_bytes",
+  "slime_node_store_bytes",
+  "slime_gpu_utilisation",
+  "slime_gpu_memory_used_bytes",
+  "slime_gpu_power_watts",
 ];
 
 /** The registry of one head; counters and histograms are fed as things happen. */

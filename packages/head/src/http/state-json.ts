@@ -2,11 +2,12 @@
  * Job and cluster state as JSON: what `slime status --json`, `GET /api/jobs/` and dashboards read. Field names are part of the product and held by
  * test/golden/job.json and test/golden/status.json. Jobs keep the names of Ray's JobDetails, so that its client reads them; ours come after.
  */
-import { resourceUnit } from "@slime/scheduler";
+
 import type { Death } from "@slime/rpc/control";
+import { resourceUnit } from "@slime/scheduler";
 import { clusterView, holdings, shareOf } from "../reduce/cluster-view.js";
-import { jobEnded, type ActorRecord, type GroupRecord, type JobRecord, type NodeRecord } from "../state/records.js";
 import type { HeadState } from "../state/head-state.js";
+import { type ActorRecord, type GroupRecord, type JobRecord, jobEnded, type NodeRecord } from "../state/records.js";
 
 export interface JobJson {
   readonly type: "SUBMISSION" | "DRIVER";
@@ -162,18 +163,30 @@ export interface GroupJson {
   readonly state: GroupRecord["state"];
   readonly strategy: string;
   readonly generation: number;
-  readonly bundles: readonly { readonly bundle: number; readonly resources: AmountsJson; readonly node_id: string | null; readonly address: string | null; readonly gpu_indices: readonly number[]; readonly gpu_uuids: readonly string[] }[];
+  readonly bundles: readonly {
+    readonly bundle: number;
+    readonly resources: AmountsJson;
+    readonly node_id: string | null;
+    readonly address: string | null;
+    readonly gpu_indices: readonly number[];
+    readonly gpu_uuids: readonly string[];
+  }[];
   readonly waiting: readonly string[];
 }
 
 /** The whole cluster. Ended jobs, dead actors and removed groups are listed too, newest last, at most `endedMax` of each. */
-export function statusJson(state: HeadState, about: { readonly nowMs: number; readonly readOnly: string | null }, endedMax = 100): StatusJson {
+export function statusJson(
+  state: HeadState,
+  about: { readonly nowMs: number; readonly readOnly: string | null },
+  endedMax = 100,
+): StatusJson {
   const nodes = nodesJson(state, about.nowMs);
   const present = nodes.filter((node) => node.state === "ALIVE" || node.state === "SUSPECT");
   const resources: Record<string, { total: number; used: number }> = {};
   for (const node of present) {
     for (const [name, total] of Object.entries(node.resources)) {
-      const sum = (resources[name] ??= { total: 0, used: 0 });
+      const sum = resources[name] ?? { total: 0, used: 0 };
+      resources[name] = sum;
       sum.total = round(sum.total + total);
       sum.used = round(sum.used + total - (node.available[name] ?? 0));
     }
@@ -188,9 +201,17 @@ export function statusJson(state: HeadState, about: { readonly nowMs: number; re
     read_only: about.readOnly,
     resources,
     nodes,
-    actors: [...state.actors.where("life", "dead").slice(-endedMax), ...state.actors.where("life", "live").toSorted(byOrder)].map((actor) => actorJson(state, actor)),
-    placement_groups: [...state.groups.where("life", "over").slice(-endedMax), ...state.groups.where("life", "live").toSorted(byOrder)].map(groupJson),
-    jobs: [...state.jobs.values()].filter((job) => !jobEnded(job)).concat(state.jobs.where("life", "ended").slice(-endedMax)).sort(byOrder).map((job) => jobJson(state, job)),
+    actors: [...state.actors.where("life", "dead").slice(-endedMax), ...state.actors.where("life", "live").toSorted(byOrder)].map((actor) =>
+      actorJson(state, actor),
+    ),
+    placement_groups: [...state.groups.where("life", "over").slice(-endedMax), ...state.groups.where("life", "live").toSorted(byOrder)].map(
+      groupJson,
+    ),
+    jobs: [...state.jobs.values()]
+      .filter((job) => !jobEnded(job))
+      .concat(state.jobs.where("life", "ended").slice(-endedMax))
+      .sort(byOrder)
+      .map((job) => jobJson(state, job)),
   };
 }
 
@@ -263,7 +284,16 @@ export function actorJson(state: HeadState, actor: ActorRecord): ActorJson {
 }
 
 function deathJson(death: Death): DeathJson {
-  return { reason: death.reason, message: death.message, pid: death.pid ?? null, exit_code: death.exitCode ?? null, signal: death.signal ?? null, oom: death.oom, stderr_tail: death.stderrTail, at: death.atMs };
+  return {
+    reason: death.reason,
+    message: death.message,
+    pid: death.pid ?? null,
+    exit_code: death.exitCode ?? null,
+    signal: death.signal ?? null,
+    oom: death.oom,
+    stderr_tail: death.stderrTail,
+    at: death.atMs,
+  };
 }
 
 export function groupJson(group: GroupRecord): GroupJson {
@@ -277,15 +307,31 @@ export function groupJson(group: GroupRecord): GroupJson {
     bundles:
       group.plan.length > 0
         ? [
-            ...group.plan.map((bundle) => ({ bundle: bundle.index, resources: amounts(bundle.resources), node_id: bundle.nodeId, address: bundle.address, gpu_indices: bundle.gpuIndices, gpu_uuids: bundle.gpuUuids })),
-            ...group.bundles.flatMap((resources, bundle) => (group.plan.some((planned) => planned.index === bundle) ? [] : [unplaced(bundle, resources)])),
+            ...group.plan.map((bundle) => ({
+              bundle: bundle.index,
+              resources: amounts(bundle.resources),
+              node_id: bundle.nodeId,
+              address: bundle.address,
+              gpu_indices: bundle.gpuIndices,
+              gpu_uuids: bundle.gpuUuids,
+            })),
+            ...group.bundles.flatMap((resources, bundle) =>
+              group.plan.some((planned) => planned.index === bundle) ? [] : [unplaced(bundle, resources)],
+            ),
           ]
         : group.bundles.map((resources, bundle) => unplaced(bundle, resources)),
     waiting: group.waiting,
   };
 }
 
-const unplaced = (bundle: number, resources: Readonly<Record<string, number>>) => ({ bundle, resources: amounts(resources), node_id: null, address: null, gpu_indices: [], gpu_uuids: [] });
+const unplaced = (bundle: number, resources: Readonly<Record<string, number>>) => ({
+  bundle,
+  resources: amounts(resources),
+  node_id: null,
+  address: null,
+  gpu_indices: [],
+  gpu_uuids: [],
+});
 
 function amounts(resources: Readonly<Record<string, number>>): AmountsJson {
   return Object.fromEntries(Object.entries(resources).map(([name, units]) => [name, units / resourceUnit]));

@@ -27,7 +27,12 @@ const nameForm = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.zip$/;
 export function packageStore(stateDirectory: string): PackageStore {
   const root = join(stateDirectory, "packages");
   const pathOf = (protocol: string, name: string): string => {
-    if (!protocols.some((known) => known === protocol) || !nameForm.test(name)) throw new SlimeError("config.invalid", `${protocol}://${name} is no package: use slime://<sha256>.zip`, { issues: [`package ${protocol}://${name}: protocols are ${protocols.join(", ")}, names are letters, digits and _ . - ending in .zip`] });
+    if (!protocols.some((known) => known === protocol) || !nameForm.test(name))
+      throw new SlimeError("config.invalid", `${protocol}://${name} is no package: use slime://<sha256>.zip`, {
+        issues: [
+          `package ${protocol}://${name}: protocols are ${protocols.join(", ")}, names are letters, digits and _ . - ending in .zip`,
+        ],
+      });
     return join(root, `${protocol}-${name}`);
   };
   const jobDirectory = async (jobId: string): Promise<string> => {
@@ -55,7 +60,12 @@ export function packageStore(stateDirectory: string): PackageStore {
       const counted = async function* (source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
         for await (const chunk of source) {
           bytes += chunk.length;
-          if (bytes > packageBytesMax) throw new SlimeError("wire.limit", `a package has at most ${packageBytesMax} bytes: leave data out of the working directory`, { what: "package bytes", value: bytes, max: packageBytesMax });
+          if (bytes > packageBytesMax)
+            throw new SlimeError("wire.limit", `a package has at most ${packageBytesMax} bytes: leave data out of the working directory`, {
+              what: "package bytes",
+              value: bytes,
+              max: packageBytesMax,
+            });
           hash.update(chunk);
           yield chunk;
         }
@@ -63,17 +73,31 @@ export function packageStore(stateDirectory: string): PackageStore {
       try {
         await pipeline(body, counted, createWriteStream(partial, { mode: 0o600, flags: "wx" }));
         const digest = hash.digest("hex");
-        if (protocol === "slime" && name !== `${digest}.zip`) throw new SlimeError("data.invalid", `the package is ${digest}, not ${name}`, { file: name, issues: ["its name must be the SHA-256 of its bytes"] });
+        if (protocol === "slime" && name !== `${digest}.zip`)
+          throw new SlimeError("data.invalid", `the package is ${digest}, not ${name}`, {
+            file: name,
+            issues: ["its name must be the SHA-256 of its bytes"],
+          });
         await rename(partial, path);
       } catch (error) {
         await rm(partial, { force: true });
-        if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw new SlimeError("disk.full", `no space left for the package in ${root}; free some and submit again`, { path: root, needed: null }, { cause: error });
+        if ((error as NodeJS.ErrnoException).code === "ENOSPC")
+          throw new SlimeError(
+            "disk.full",
+            `no space left for the package in ${root}; free some and submit again`,
+            { path: root, needed: null },
+            { cause: error },
+          );
         throw error;
       }
     },
     async unpack(uri, jobId) {
       const [protocol = "", name = ""] = uri.split("://");
-      if (!(await has(protocol, name))) throw new SlimeError("not_found", `the package ${uri} has not been uploaded: PUT it to /api/packages/${protocol}/${name} first`, { kind: "package", id: uri });
+      if (!(await has(protocol, name)))
+        throw new SlimeError("not_found", `the package ${uri} has not been uploaded: PUT it to /api/packages/${protocol}/${name} first`, {
+          kind: "package",
+          id: uri,
+        });
       const directory = await jobDirectory(jobId);
       await unpackZip(pathOf(protocol, name), directory);
       return directory;

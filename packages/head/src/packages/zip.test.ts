@@ -1,10 +1,10 @@
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { SlimeError } from "@slime/core";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { SlimeError } from "@slime/core";
-import { zipOf, type ZipEntry } from "../testing/zip.js";
+import { type ZipEntry, zipOf } from "../testing/zip.js";
 import { unpackZip } from "./zip.js";
 
 let directory = "";
@@ -21,7 +21,14 @@ async function unpack(bytes: Buffer): Promise<string> {
 }
 
 test("files, directories and the executable bit come out as they went in", async () => {
-  const out = await unpack(zipOf([{ name: "src/" , mode: 0o040755 }, { name: "src/a.txt", content: "hello" }, { name: "run.sh", content: "#!/bin/sh\n", mode: 0o100755, stored: true }, { name: "empty", content: "" }]));
+  const out = await unpack(
+    zipOf([
+      { name: "src/", mode: 0o040755 },
+      { name: "src/a.txt", content: "hello" },
+      { name: "run.sh", content: "#!/bin/sh\n", mode: 0o100755, stored: true },
+      { name: "empty", content: "" },
+    ]),
+  );
   expect(await readFile(join(out, "src/a.txt"), "utf8")).toBe("hello");
   expect((await stat(join(out, "run.sh"))).mode & 0o111).toBe(0o111);
   expect((await stat(join(out, "empty"))).size).toBe(0);
@@ -34,8 +41,20 @@ const hostile: readonly (readonly [string, readonly ZipEntry[]])[] = [
   ["is a Windows path", [{ name: "a\\..\\evil", content: "x" }]],
   ["is a symbolic link", [{ name: "link", content: "/etc", mode: 0o120777 }]],
   ["is a device", [{ name: "dev", mode: 0o020666 }]],
-  ["comes twice", [{ name: "a", content: "1" }, { name: "a", content: "2" }]],
-  ["is a file and a directory", [{ name: "a", content: "1" }, { name: "a/b", content: "2" }]],
+  [
+    "comes twice",
+    [
+      { name: "a", content: "1" },
+      { name: "a", content: "2" },
+    ],
+  ],
+  [
+    "is a file and a directory",
+    [
+      { name: "a", content: "1" },
+      { name: "a/b", content: "2" },
+    ],
+  ],
   ["is larger than it says", [{ name: "bomb", content: "x".repeat(100_000), claimedBytes: 10 }]],
   ["has another checksum", [{ name: "a", content: "1", claimedCrc: 1 }]],
   ["claims more than may be unpacked", [{ name: "a", content: "1", claimedBytes: 0xfffffff0 }]],
@@ -46,7 +65,10 @@ test.each(hostile)("Z1, Z2, Z3, Z4: an entry that %s is refused, and nothing is 
 });
 
 test("any damage of an archive is refused or harmless: never a crash, never a file outside", async () => {
-  const good = zipOf([{ name: "a/b.txt", content: "hello hello hello" }, { name: "c", content: "x", stored: true }]);
+  const good = zipOf([
+    { name: "a/b.txt", content: "hello hello hello" },
+    { name: "c", content: "x", stored: true },
+  ]);
   await fc.assert(
     fc.asyncProperty(fc.nat(good.length - 1), fc.nat(255), fc.boolean(), async (at, byte, cut) => {
       const bytes = cut ? good.subarray(0, at) : Buffer.from(good);

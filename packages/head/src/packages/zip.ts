@@ -4,13 +4,18 @@
  * Z2 at most `unpackedBytesMax` bytes and `entriesMax` entries, counted as they are written, whatever the archive claims; Z3 every file's checksum is compared;
  * Z4 an archive is unpacked whole or not at all.
  */
-import { mkdir, open, rename, rm, writeFile, type FileHandle } from "node:fs/promises";
+import { type FileHandle, mkdir, open, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { crc32, inflateRaw } from "node:zlib";
 import { SlimeError } from "@slime/core";
 
-export const zipLimits = { entriesMax: 100_000, unpackedBytesMax: 2 * 1024 ** 3, nameBytesMax: 4_096, directoryBytesMax: 64 * 1024 ** 2 } as const;
+export const zipLimits = {
+  entriesMax: 100_000,
+  unpackedBytesMax: 2 * 1024 ** 3,
+  nameBytesMax: 4_096,
+  directoryBytesMax: 64 * 1024 ** 2,
+} as const;
 
 interface Entry {
   readonly name: string;
@@ -41,7 +46,12 @@ export async function unpackZip(file: string, into: string): Promise<void> {
         await mkdir(target, { recursive: true });
         continue;
       }
-      if (entry.bytes > left) throw new SlimeError("wire.limit", `${file} unpacks to more than ${zipLimits.unpackedBytesMax} bytes: leave data out of the working directory`, { what: "unpacked bytes", value: zipLimits.unpackedBytesMax - left + entry.bytes, max: zipLimits.unpackedBytesMax });
+      if (entry.bytes > left)
+        throw new SlimeError(
+          "wire.limit",
+          `${file} unpacks to more than ${zipLimits.unpackedBytesMax} bytes: leave data out of the working directory`,
+          { what: "unpacked bytes", value: zipLimits.unpackedBytesMax - left + entry.bytes, max: zipLimits.unpackedBytesMax },
+        );
       const content = await readEntry(archive, file, entry);
       left -= content.length;
       await mkdir(dirname(target), { recursive: true });
@@ -58,8 +68,15 @@ export async function unpackZip(file: string, into: string): Promise<void> {
 
 function translate(error: unknown, file: string, into: string): unknown {
   const code = (error as NodeJS.ErrnoException).code;
-  if (code === "ENOSPC") return new SlimeError("disk.full", `no space left to unpack ${file} into ${into}; free some and submit again`, { path: into, needed: null }, { cause: error });
-  if (code === "EEXIST" || code === "ENOTDIR" || code === "EISDIR" || code === "ENAMETOOLONG") return invalid(file, `two entries collide or a name is too long (${code})`, error);
+  if (code === "ENOSPC")
+    return new SlimeError(
+      "disk.full",
+      `no space left to unpack ${file} into ${into}; free some and submit again`,
+      { path: into, needed: null },
+      { cause: error },
+    );
+  if (code === "EEXIST" || code === "ENOTDIR" || code === "EISDIR" || code === "ENAMETOOLONG")
+    return invalid(file, `two entries collide or a name is too long (${code})`, error);
   return error;
 }
 
@@ -74,12 +91,18 @@ async function readDirectory(archive: FileHandle, file: string): Promise<readonl
   const bytes = tail.readUInt32LE(endAt + 12);
   const at = tail.readUInt32LE(endAt + 16);
   if (count === 0xffff || at === 0xffffffff) throw invalid(file, "ZIP64 archives are not read: leave data out of the working directory");
-  if (count > zipLimits.entriesMax || bytes > zipLimits.directoryBytesMax) throw new SlimeError("wire.limit", `${file} has ${count} entries, at most ${zipLimits.entriesMax}`, { what: "entries", value: count, max: zipLimits.entriesMax });
+  if (count > zipLimits.entriesMax || bytes > zipLimits.directoryBytesMax)
+    throw new SlimeError("wire.limit", `${file} has ${count} entries, at most ${zipLimits.entriesMax}`, {
+      what: "entries",
+      value: count,
+      max: zipLimits.entriesMax,
+    });
   const directory = await readAt(archive, at, bytes, file);
   const entries: Entry[] = [];
   let from = 0;
   for (let i = 0; i < count; i++) {
-    if (directory.length - from < 46 || directory.readUInt32LE(from) !== 0x02014b50) throw invalid(file, `its directory breaks off at entry ${i}`);
+    if (directory.length - from < 46 || directory.readUInt32LE(from) !== 0x02014b50)
+      throw invalid(file, `its directory breaks off at entry ${i}`);
     const nameBytes = directory.readUInt16LE(from + 28);
     const name = directory.toString("utf8", from + 46, from + 46 + nameBytes);
     const mode = directory.readUInt32LE(from + 38) >>> 16;
@@ -102,12 +125,15 @@ async function readDirectory(archive: FileHandle, file: string): Promise<readonl
 /** Z1: the name, relative and inside the root, without its trailing slash. */
 function checkedName(name: string, nameBytes: number, mode: number, flags: number, file: string): string {
   const shown = JSON.stringify(name.slice(0, 200));
-  if (nameBytes === 0 || nameBytes > zipLimits.nameBytesMax) throw invalid(file, `an entry's name has ${nameBytes} bytes, 1 to ${zipLimits.nameBytesMax} are read`);
+  if (nameBytes === 0 || nameBytes > zipLimits.nameBytesMax)
+    throw invalid(file, `an entry's name has ${nameBytes} bytes, 1 to ${zipLimits.nameBytesMax} are read`);
   const bare = name.endsWith("/") ? name.slice(0, -1) : name;
   const segments = bare.split("/");
-  if (name.includes("\\") || name.includes("\0") || segments.some((segment) => segment === "" || segment === "." || segment === "..")) throw invalid(file, `${shown} leads outside the root`);
+  if (name.includes("\\") || name.includes("\0") || segments.some((segment) => segment === "" || segment === "." || segment === ".."))
+    throw invalid(file, `${shown} leads outside the root`);
   const type = mode & 0o170000;
-  if (type !== 0 && type !== 0o100000 && type !== 0o040000) throw invalid(file, `${shown} is neither a regular file nor a directory; links and devices are not taken`);
+  if (type !== 0 && type !== 0o100000 && type !== 0o040000)
+    throw invalid(file, `${shown} is neither a regular file nor a directory; links and devices are not taken`);
   if ((flags & 1) !== 0) throw invalid(file, `${shown} is encrypted`);
   return bare;
 }
@@ -118,7 +144,8 @@ async function readEntry(archive: FileHandle, file: string, entry: Entry): Promi
   const dataAt = entry.headerAt + 30 + header.readUInt16LE(26) + header.readUInt16LE(28);
   const raw = await readAt(archive, dataAt, entry.compressedBytes, file);
   const content = await unpacked(raw, entry, file);
-  if (content.length !== entry.bytes || crc32(content) !== entry.crc) throw invalid(file, `${entry.name} is damaged: its length or checksum is not what the archive says`); // Z3
+  if (content.length !== entry.bytes || crc32(content) !== entry.crc)
+    throw invalid(file, `${entry.name} is damaged: its length or checksum is not what the archive says`); // Z3
   return content;
 }
 

@@ -4,11 +4,11 @@
  * gone; H5 reports of another incarnation than the current one change nothing; H6 DEAD is final; H7 a constructor's failure is never retried.
  */
 import { SlimeError } from "@slime/core";
-import { gpuResource, placeActor, placeInBundle, type ClusterView } from "@slime/scheduler";
 import type { ActorReport, ActorSpec, Death } from "@slime/rpc/control";
+import { type ClusterView, gpuResource, placeActor, placeInBundle } from "@slime/scheduler";
 import { headLimits } from "../limits.js";
 import { isWaiting } from "../state/head-state.js";
-import { jobEnded, type ActorRecord } from "../state/records.js";
+import { type ActorRecord, jobEnded } from "../state/records.js";
 import { actorTitle, groupTitle, placedBundle } from "./cluster-view.js";
 import { failureBytes, notFound, type Turn } from "./turn.js";
 
@@ -21,9 +21,15 @@ export function createActor(turn: Turn, spec: ActorSpec): ActorRecord {
   if (known !== undefined) return known;
   const job = state.jobs.get(spec.jobId);
   if (job === undefined) throw notFound("job", spec.jobId);
-  if (jobEnded(job) || job.ending !== null) throw new SlimeError("conflict", `${spec.jobId} is ${job.state}: it starts no more actors`, { kind: "job", id: spec.jobId });
+  if (jobEnded(job) || job.ending !== null)
+    throw new SlimeError("conflict", `${spec.jobId} is ${job.state}: it starts no more actors`, { kind: "job", id: spec.jobId });
   if (state.stopping !== null) throw new SlimeError("conflict", "the cluster is being stopped", { kind: "cluster", id: state.clusterId });
-  if (state.actors.count("life", "live") >= headLimits.actorsMax) throw new SlimeError("wire.limit", `the cluster has ${headLimits.actorsMax} live actors`, { what: "live actors", value: headLimits.actorsMax + 1, max: headLimits.actorsMax });
+  if (state.actors.count("life", "live") >= headLimits.actorsMax)
+    throw new SlimeError("wire.limit", `the cluster has ${headLimits.actorsMax} live actors`, {
+      what: "live actors",
+      value: headLimits.actorsMax + 1,
+      max: headLimits.actorsMax,
+    });
   const actor = turn.putActor({
     actorId: spec.actorId,
     spec,
@@ -58,7 +64,8 @@ export function endActor(turn: Turn, actorId: string, reason: string, message: s
 export function settleEnding(turn: Turn, actorId: string): void {
   const actor = turn.state.actors.get(actorId);
   if (actor === undefined || actor.ending === null || actor.state === "DEAD") return;
-  if (actor.place === null) die(turn, actor, { reason: actor.ending.reason, message: actor.ending.message, ...noDeath, nodeId: "", atMs: turn.wallMs });
+  if (actor.place === null)
+    die(turn, actor, { reason: actor.ending.reason, message: actor.ending.message, ...noDeath, nodeId: "", atMs: turn.wallMs });
   else sayStop(turn, actor, actor.ending.graceMs, actor.ending.reason);
 }
 
@@ -71,7 +78,8 @@ function sayStop(turn: Turn, actor: ActorRecord, graceMs: number, reason: string
   const nodeId = actor.place?.nodeId ?? "";
   const said = `${turn.state.links.get(nodeId)?.link ?? ""} ${actor.incarnation}`;
   if (turn.state.stopsSaid.get(actor.actorId) === said) return;
-  if (turn.send(nodeId, { $case: "stopActor", value: { actorId: actor.actorId, incarnation: actor.incarnation, graceMs, reason } })) turn.state.stopsSaid.set(actor.actorId, said);
+  if (turn.send(nodeId, { $case: "stopActor", value: { actorId: actor.actorId, incarnation: actor.incarnation, graceMs, reason } }))
+    turn.state.stopsSaid.set(actor.actorId, said);
 }
 
 /** Finds a place for an actor that has none, and starts its next incarnation there; or says what it waits for. */
@@ -92,7 +100,8 @@ export function placeWaitingActor(turn: Turn, actorId: string, view: ClusterView
     case "infeasible":
       // What once fitted may fit again when its node is back; what never did fails at once, with the numbers.
       if (actor.incarnation > 0) wait(turn, actor, plan.reasons, false);
-      else die(turn, actor, creationDeath(turn, `it can never be placed: ${plan.reasons.join("; ")}`), infeasibleFailure(actor, plan.reasons));
+      else
+        die(turn, actor, creationDeath(turn, `it can never be placed: ${plan.reasons.join("; ")}`), infeasibleFailure(actor, plan.reasons));
       return false;
     case "removed":
       die(turn, actor, { reason: "PLACEMENT_REMOVED", message: plan.message, ...noDeath, nodeId: "", atMs: turn.wallMs });
@@ -107,7 +116,11 @@ type Place =
   | { readonly kind: "removed"; readonly message: string };
 
 function placeOutside(actor: ActorRecord, view: ClusterView): Place {
-  const plan = placeActor(view, { resources: actor.spec.resources, labels: actor.spec.nodeLabels, nodeId: actor.spec.nodeId === "" ? null : actor.spec.nodeId });
+  const plan = placeActor(view, {
+    resources: actor.spec.resources,
+    labels: actor.spec.nodeLabels,
+    nodeId: actor.spec.nodeId === "" ? null : actor.spec.nodeId,
+  });
   if (plan.kind === "placed") return { ...plan, bundle: null };
   return plan.kind === "waiting" ? { ...plan, unready: false } : plan;
 }
@@ -116,26 +129,59 @@ function placeInGroup(turn: Turn, actor: ActorRecord): Place {
   const { placementGroupId, bundleIndex, resources } = actor.spec;
   const group = turn.state.groups.get(placementGroupId);
   if (group === undefined || group.state === "REMOVED") return { kind: "removed", message: `${placementGroupId} was removed` };
-  if (group.state === "INFEASIBLE") return { kind: "infeasible", reasons: [`${groupTitle(group)} is infeasible: ${group.waiting.join("; ")}`] };
+  if (group.state === "INFEASIBLE")
+    return { kind: "infeasible", reasons: [`${groupTitle(group)} is infeasible: ${group.waiting.join("; ")}`] };
   const usable = group.state === "CREATED" || (group.state === "RESCHEDULING" && !turn.state.groupSteps.has(placementGroupId));
-  if (!usable) return { kind: "waiting", unready: actor.incarnation === 0, reasons: [`${groupTitle(group)} is ${group.state}${group.waiting.length > 0 ? `: ${group.waiting.join("; ")}` : ""}`] };
+  if (!usable)
+    return {
+      kind: "waiting",
+      unready: actor.incarnation === 0,
+      reasons: [`${groupTitle(group)} is ${group.state}${group.waiting.length > 0 ? `: ${group.waiting.join("; ")}` : ""}`],
+    };
   if (group.state === "RESCHEDULING" && bundleIndex >= 0 && !group.plan.some((bundle) => bundle.index === bundleIndex)) {
-    return { kind: "waiting", unready: false, reasons: [`bundle ${bundleIndex} of ${groupTitle(group)} lost its node and is being placed again: ${group.waiting.join("; ")}`] };
+    return {
+      kind: "waiting",
+      unready: false,
+      reasons: [`bundle ${bundleIndex} of ${groupTitle(group)} lost its node and is being placed again: ${group.waiting.join("; ")}`],
+    };
   }
-  const uses = turn.state.actors.where("group", placementGroupId).flatMap(({ place, spec }) => (place === null || place.bundle === null ? [] : [{ bundle: place.bundle, resources: spec.resources, gpuIndices: place.gpuIndices }]));
+  const uses = turn.state.actors
+    .where("group", placementGroupId)
+    .flatMap(({ place, spec }) =>
+      place === null || place.bundle === null ? [] : [{ bundle: place.bundle, resources: spec.resources, gpuIndices: place.gpuIndices }],
+    );
   const live = group.plan.filter((bundle) => turn.state.nodes.get(bundle.nodeId)?.state === "ALIVE");
   if (live.length === 0) return { kind: "waiting", unready: false, reasons: [`the nodes of ${groupTitle(group)} are silent`] };
   const plan = placeInBundle(live.map(placedBundle), uses, resources, bundleIndex);
-  if (plan.kind === "placed") return { kind: "placed", nodeId: plan.bundle.nodeId, gpuIndices: plan.gpuIndices, bundle: plan.bundle.bundle };
+  if (plan.kind === "placed")
+    return { kind: "placed", nodeId: plan.bundle.nodeId, gpuIndices: plan.gpuIndices, bundle: plan.bundle.bundle };
   if (plan.kind === "infeasible" && live.length === group.bundles.length) return { kind: "infeasible", reasons: plan.reasons };
   return { kind: "waiting", unready: false, reasons: plan.reasons };
 }
 
-function start(turn: Turn, actor: ActorRecord, place: { readonly nodeId: string; readonly gpuIndices: readonly number[]; readonly bundle: number | null }): void {
-  const started = turn.putActor({ ...actor, state: actor.incarnation === 0 ? "PENDING_CREATION" : "RESTARTING", incarnation: actor.incarnation + 1, place: { nodeId: place.nodeId, gpuIndices: place.gpuIndices, bundle: place.bundle }, waiting: [] });
+function start(
+  turn: Turn,
+  actor: ActorRecord,
+  place: { readonly nodeId: string; readonly gpuIndices: readonly number[]; readonly bundle: number | null },
+): void {
+  const started = turn.putActor({
+    ...actor,
+    state: actor.incarnation === 0 ? "PENDING_CREATION" : "RESTARTING",
+    incarnation: actor.incarnation + 1,
+    place: { nodeId: place.nodeId, gpuIndices: place.gpuIndices, bundle: place.bundle },
+    waiting: [],
+  });
   sayStart(turn, started);
   const { className, name, jobId } = actor.spec;
-  turn.event("actor.starting", { actorId: actor.actorId, incarnation: started.incarnation, jobId, className, name, nodeId: place.nodeId, gpuIndices: [...place.gpuIndices] });
+  turn.event("actor.starting", {
+    actorId: actor.actorId,
+    incarnation: started.incarnation,
+    jobId,
+    className,
+    name,
+    nodeId: place.nodeId,
+    gpuIndices: [...place.gpuIndices],
+  });
 }
 
 /** Starts the placed incarnation; said again to a daemon that does not list it, which changes nothing where it runs. */
@@ -159,15 +205,23 @@ function wait(turn: Turn, actor: ActorRecord, reasons: readonly string[], unread
 /** A daemon's report on one incarnation (H5). */
 export function actorReported(turn: Turn, nodeId: string, report: ActorReport): void {
   const actor = turn.state.actors.get(report.actorId);
-  if (actor === undefined || actor.place?.nodeId !== nodeId || actor.incarnation !== report.incarnation || report.state === undefined) return;
+  if (actor === undefined || actor.place?.nodeId !== nodeId || actor.incarnation !== report.incarnation || report.state === undefined)
+    return;
   switch (report.state.$case) {
     case "starting":
       turn.putActor({ ...actor, pid: report.state.value.pid });
       return;
     case "alive":
-      return actorAlive(turn, actor, report.state.value, false);
+      actorAlive(turn, actor, report.state.value, false);
+      return;
     case "gone":
-      return actorGone(turn, actor, report.state.value.death ?? unknownDeath(turn, nodeId, "its daemon did not say how"), report.state.value.creationFailure);
+      actorGone(
+        turn,
+        actor,
+        report.state.value.death ?? unknownDeath(turn, nodeId, "its daemon did not say how"),
+        report.state.value.creationFailure,
+      );
+      return;
     case "phase": {
       const { phase, waitingFor } = report.state.value;
       turn.state.phases.set(actor.actorId, { phase, waitingFor });
@@ -180,7 +234,16 @@ export function actorAlive(turn: Turn, actor: ActorRecord, at: { readonly pid: n
   if (actor.state === "ALIVE" && actor.pid === at.pid && actor.socket === at.socket) return;
   turn.putActor({ ...actor, state: "ALIVE", pid: at.pid, socket: at.socket, waiting: [] });
   const { className, name, jobId } = actor.spec;
-  turn.event("actor.alive", { actorId: actor.actorId, incarnation: actor.incarnation, jobId, className, name, nodeId: actor.place?.nodeId ?? "", pid: at.pid, adopted });
+  turn.event("actor.alive", {
+    actorId: actor.actorId,
+    incarnation: actor.incarnation,
+    jobId,
+    className,
+    name,
+    nodeId: actor.place?.nodeId ?? "",
+    pid: at.pid,
+    adopted,
+  });
   settleEnding(turn, actor.actorId);
 }
 
@@ -191,20 +254,50 @@ export function actorGone(turn: Turn, actor: ActorRecord, death: Death, creation
   state.phases.delete(actor.actorId);
   state.stopsSaid.delete(actor.actorId);
   turn.placeAgain = true;
-  if (actor.ending !== null) return die(turn, gone, { ...death, reason: actor.ending.reason, message: `${actor.ending.message}${death.message === "" ? "" : ` (${death.message})`}` });
-  if (creationFailure.length > 0) return die(turn, gone, { ...death, reason: "CREATION_FAILED" }, creationFailure);
+  if (actor.ending !== null) {
+    const message = `${actor.ending.message}${death.message === "" ? "" : ` (${death.message})`}`;
+    die(turn, gone, { ...death, reason: actor.ending.reason, message });
+    return;
+  }
+  if (creationFailure.length > 0) {
+    die(turn, gone, { ...death, reason: "CREATION_FAILED" }, creationFailure);
+    return;
+  }
   const { restartsMax, restartWindowMs, className, name, jobId } = actor.spec;
   const recent = actor.restartsHeadMs.filter((at) => restartWindowMs === 0 || turn.nowMs - at < restartWindowMs);
   if (restartsMax >= 0 && recent.length >= restartsMax) {
-    if (restartsMax === 0) return die(turn, gone, death);
+    if (restartsMax === 0) {
+      die(turn, gone, death);
+      return;
+    }
     const within = restartWindowMs === 0 ? "" : ` within ${restartWindowMs / 1_000} s`;
-    return die(turn, gone, { ...death, reason: "RESTARTS_EXHAUSTED", message: `it was restarted ${recent.length} times${within}, the limit; last: ${death.message}` });
+    die(turn, gone, {
+      ...death,
+      reason: "RESTARTS_EXHAUSTED",
+      message: `it was restarted ${recent.length} times${within}, the limit; last: ${death.message}`,
+    });
+    return;
   }
   const delayMs = Math.min(headLimits.restartMsMax, headLimits.restartFirstMs * headLimits.restartFactor ** recent.length);
-  turn.putActor({ ...gone, state: "RESTARTING", restarts: actor.restarts + 1, restartsHeadMs: [...recent, turn.nowMs].slice(-1_000), waiting: [`it restarts in ${Math.round(delayMs)} ms`] });
+  turn.putActor({
+    ...gone,
+    state: "RESTARTING",
+    restarts: actor.restarts + 1,
+    restartsHeadMs: [...recent, turn.nowMs].slice(-1_000),
+    waiting: [`it restarts in ${Math.round(delayMs)} ms`],
+  });
   state.retryHeadMs.set(actor.actorId, turn.nowMs + delayMs);
   turn.effect({ kind: "wake", atMs: turn.nowMs + delayMs });
-  turn.event("actor.restarting", { actorId: actor.actorId, incarnation: actor.incarnation, jobId, className, name, reason: death.reason, message: death.message, delayMs });
+  turn.event("actor.restarting", {
+    actorId: actor.actorId,
+    incarnation: actor.incarnation,
+    jobId,
+    className,
+    name,
+    reason: death.reason,
+    message: death.message,
+    delayMs,
+  });
 }
 
 function die(turn: Turn, actor: ActorRecord, death: Death, creationFailure: Buffer = actor.creationFailure): void {
@@ -212,7 +305,15 @@ function die(turn: Turn, actor: ActorRecord, death: Death, creationFailure: Buff
   turn.state.retryHeadMs.delete(actor.actorId);
   turn.placeAgain = true;
   const { className, name, jobId } = actor.spec;
-  turn.event("actor.dead", { actorId: actor.actorId, incarnation: actor.incarnation, jobId, className, name, reason: death.reason, message: death.message });
+  turn.event("actor.dead", {
+    actorId: actor.actorId,
+    incarnation: actor.incarnation,
+    jobId,
+    className,
+    name,
+    reason: death.reason,
+    message: death.message,
+  });
 }
 
 /** Death of an incarnation nobody saw die. */
@@ -226,5 +327,7 @@ function creationDeath(turn: Turn, message: string): Death {
 
 function infeasibleFailure(actor: ActorRecord, reasons: readonly string[]): Buffer {
   const wanted = `${actorTitle(actor)}${actor.spec.resources[gpuResource] === undefined ? "" : " with GPU"}`;
-  return failureBytes(new SlimeError("placement.infeasible", `${actorTitle(actor)} can never be placed: ${reasons.join("; ")}`, { wanted, reasons }));
+  return failureBytes(
+    new SlimeError("placement.infeasible", `${actorTitle(actor)} can never be placed: ${reasons.join("; ")}`, { wanted, reasons }),
+  );
 }

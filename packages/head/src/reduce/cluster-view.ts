@@ -1,8 +1,8 @@
-import { gpuResource, resourceUnit, type ClusterView, type Holder, type NodeView, type Resources } from "@slime/scheduler";
-import type { PlacedBundle } from "@slime/scheduler";
 import type { PlannedBundle } from "@slime/rpc/control";
+import type { PlacedBundle } from "@slime/scheduler";
+import { type ClusterView, gpuResource, type Holder, type NodeView, type Resources, resourceUnit } from "@slime/scheduler";
 import type { HeadState } from "../state/head-state.js";
-import { nodePresent, type ActorRecord, type GroupRecord, type JobRecord } from "../state/records.js";
+import { type ActorRecord, type GroupRecord, type JobRecord, nodePresent } from "../state/records.js";
 
 /** One share of one node that somebody holds. */
 export interface Holding extends Holder {
@@ -13,13 +13,21 @@ export interface Holding extends Holder {
 export function holdings(state: HeadState): readonly Holding[] {
   const held: Holding[] = [];
   for (const group of state.groups.where("life", "live")) {
-    for (const bundle of group.plan) held.push({ what: groupTitle(group), nodeId: bundle.nodeId, resources: bundle.resources, gpuIndices: bundle.gpuIndices });
+    for (const bundle of group.plan)
+      held.push({ what: groupTitle(group), nodeId: bundle.nodeId, resources: bundle.resources, gpuIndices: bundle.gpuIndices });
   }
   for (const actor of state.actors.where("life", "live")) {
-    if (actor.place !== null && actor.place.bundle === null) held.push({ what: actorTitle(actor), nodeId: actor.place.nodeId, resources: actor.spec.resources, gpuIndices: actor.place.gpuIndices });
+    if (actor.place !== null && actor.place.bundle === null)
+      held.push({
+        what: actorTitle(actor),
+        nodeId: actor.place.nodeId,
+        resources: actor.spec.resources,
+        gpuIndices: actor.place.gpuIndices,
+      });
   }
   for (const job of state.jobs.where("life", "live")) {
-    if (job.nodeId !== null) held.push({ what: jobTitle(job), nodeId: job.nodeId, resources: job.spec.resources, gpuIndices: job.gpuIndices });
+    if (job.nodeId !== null)
+      held.push({ what: jobTitle(job), nodeId: job.nodeId, resources: job.spec.resources, gpuIndices: job.gpuIndices });
   }
   return held;
 }
@@ -36,12 +44,26 @@ export function clusterView(state: HeadState): ClusterView {
   const nodes: NodeView[] = [];
   for (const node of state.nodes.where("present", "yes")) {
     const here = byNode.get(node.nodeId) ?? [];
-    const gpus = node.gpus.map((gpu) => ({ index: gpu.index, uuid: gpu.uuid, free: resourceUnit - here.reduce((sum, holding) => sum + shareOf(holding, gpu.index), 0) }));
+    const gpus = node.gpus.map((gpu) => ({
+      index: gpu.index,
+      uuid: gpu.uuid,
+      free: resourceUnit - here.reduce((sum, holding) => sum + shareOf(holding, gpu.index), 0),
+    }));
     const free: Record<string, number> = {};
-    for (const [name, total] of Object.entries(node.resources)) free[name] = total - here.reduce((sum, holding) => sum + (holding.resources[name] ?? 0), 0);
+    for (const [name, total] of Object.entries(node.resources))
+      free[name] = total - here.reduce((sum, holding) => sum + (holding.resources[name] ?? 0), 0);
     if (gpus.length > 0) free[gpuResource] = gpus.reduce((sum, gpu) => sum + gpu.free, 0);
     const schedulable = node.state === "ALIVE" && (state.links.get(node.nodeId)?.link ?? null) !== null;
-    nodes.push({ nodeId: node.nodeId, address: node.address, total: node.resources, free, gpus, labels: node.labels, schedulable, load: state.actors.count("node", node.nodeId) + state.jobs.count("node", node.nodeId) });
+    nodes.push({
+      nodeId: node.nodeId,
+      address: node.address,
+      total: node.resources,
+      free,
+      gpus,
+      labels: node.labels,
+      schedulable,
+      load: state.actors.count("node", node.nodeId) + state.jobs.count("node", node.nodeId),
+    });
   }
   const present = new Set(nodes.map((node) => node.nodeId));
   return { nodes, holders: held.filter((holding) => present.has(holding.nodeId)) };
@@ -72,5 +94,6 @@ export function nodesOf(state: HeadState, plan: readonly PlannedBundle[]): reado
 }
 
 export const actorTitle = (actor: ActorRecord): string => `actor ${actor.spec.name || actor.spec.className} (${actor.actorId})`;
-export const groupTitle = (group: GroupRecord): string => `placement group ${group.name === "" ? "" : `${group.name} `}(${group.placementGroupId})`;
+export const groupTitle = (group: GroupRecord): string =>
+  `placement group ${group.name === "" ? "" : `${group.name} `}(${group.placementGroupId})`;
 export const jobTitle = (job: JobRecord): string => `driver of ${job.submissionId || job.jobId}`;

@@ -1,5 +1,5 @@
-import { compareNodes, sumResources } from "@slime/scheduler";
 import type { ActorInfo, NodeInfo, PlacementGroupInfo } from "@slime/rpc/control";
+import { compareNodes, sumResources } from "@slime/scheduler";
 import type { HeadState } from "../state/head-state.js";
 import type { ActorRecord, GroupRecord, NodeRecord } from "../state/records.js";
 import { clusterView } from "./cluster-view.js";

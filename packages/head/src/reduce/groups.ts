@@ -4,11 +4,11 @@
  * durable; G3 replies of an older generation change nothing; G4 a group is released only when no actor runs in it any more.
  */
 import { SlimeError } from "@slime/core";
-import { bundlesMax, formatResources, placeGroup, strategies, sumResources, type ClusterView, type Strategy } from "@slime/scheduler";
 import type { BundlesReply, CreatePlacementGroup } from "@slime/rpc/control";
+import { bundlesMax, type ClusterView, formatResources, placeGroup, type Strategy, strategies, sumResources } from "@slime/scheduler";
 import { headLimits } from "../limits.js";
 import { groupWaits } from "../state/head-state.js";
-import { jobEnded, type GroupRecord } from "../state/records.js";
+import { type GroupRecord, jobEnded } from "../state/records.js";
 import { endActor } from "./actors.js";
 import { groupTitle, nodesOf, placedBundle, plannedBundle } from "./cluster-view.js";
 import { failureBytes, notFound, type Turn } from "./turn.js";
@@ -19,11 +19,13 @@ export function createGroup(turn: Turn, request: CreatePlacementGroup): GroupRec
   if (known !== undefined) return known;
   const job = turn.state.jobs.get(request.jobId);
   if (job === undefined) throw notFound("job", request.jobId);
-  if (jobEnded(job) || job.ending !== null) throw new SlimeError("conflict", `${request.jobId} is ${job.state}: it reserves nothing more`, { kind: "job", id: request.jobId });
+  if (jobEnded(job) || job.ending !== null)
+    throw new SlimeError("conflict", `${request.jobId} is ${job.state}: it reserves nothing more`, { kind: "job", id: request.jobId });
   const strategy = strategies.find((name) => name === request.strategy);
   const issues: string[] = [];
   if (strategy === undefined) issues.push(`strategy: ${JSON.stringify(request.strategy)} is none of ${strategies.join(", ")}`);
-  if (request.bundles.length === 0 || request.bundles.length > bundlesMax) issues.push(`bundles: ${request.bundles.length} of them; 1 to ${bundlesMax} can be reserved`);
+  if (request.bundles.length === 0 || request.bundles.length > bundlesMax)
+    issues.push(`bundles: ${request.bundles.length} of them; 1 to ${bundlesMax} can be reserved`);
   for (const [i, { resources }] of request.bundles.entries()) {
     if (Object.values(resources).every((amount) => amount <= 0)) issues.push(`bundles[${i}]: it asks for nothing; name a resource`);
     if (Object.values(resources).some((amount) => amount < 0)) issues.push(`bundles[${i}]: amounts must not be negative`);
@@ -84,7 +86,10 @@ function wait(turn: Turn, group: GroupRecord, reasons: readonly string[]): void 
 
 function fail(turn: Turn, group: GroupRecord, reasons: readonly string[]): void {
   const wanted = `${group.strategy} of ${group.bundles.length} bundles, ${formatResources(sumResources(group.bundles))} in all`;
-  const failure = new SlimeError("placement.infeasible", `${groupTitle(group)} can never be placed (${wanted}): ${reasons.join("; ")}`, { wanted, reasons });
+  const failure = new SlimeError("placement.infeasible", `${groupTitle(group)} can never be placed (${wanted}): ${reasons.join("; ")}`, {
+    wanted,
+    reasons,
+  });
   turn.putGroup({ ...group, state: "INFEASIBLE", waiting: reasons, failure: failureBytes(failure) });
   turn.placeAgain = true; // actors that wait for it fail with it
   turn.event("placement_group.infeasible", { placementGroupId: group.placementGroupId, jobId: group.jobId, name: group.name, reasons });
@@ -120,8 +125,18 @@ function beginStep(turn: Turn, group: GroupRecord, step: "prepare" | "commit" | 
 export function bundlesReplied(turn: Turn, nodeId: string, reply: BundlesReply): void {
   const group = turn.state.groups.get(reply.placementGroupId);
   const step = turn.state.groupSteps.get(reply.placementGroupId);
-  if (group === undefined || step === undefined || group.generation !== reply.generation || step.step !== reply.step || !step.waitingFor.has(nodeId)) return;
-  if (reply.failure.length > 0 && step.step !== "release") return stepFailed(turn, group, `${nodeId} could not ${step.step} it`);
+  if (
+    group === undefined ||
+    step === undefined ||
+    group.generation !== reply.generation ||
+    step.step !== reply.step ||
+    !step.waitingFor.has(nodeId)
+  )
+    return;
+  if (reply.failure.length > 0 && step.step !== "release") {
+    stepFailed(turn, group, `${nodeId} could not ${step.step} it`);
+    return;
+  }
   stepDone(turn, group, nodeId);
 }
 
@@ -170,7 +185,12 @@ export function stepFailed(turn: Turn, group: GroupRecord, reason: string): void
   const delayMs = Math.min(headLimits.prepareRetryMsMax, headLimits.prepareRetryFirstMs * 1.5 ** retry);
   state.retryHeadMs.set(id, turn.nowMs + delayMs);
   turn.effect({ kind: "wake", atMs: turn.nowMs + delayMs });
-  turn.putGroup({ ...group, state: kept.length > 0 ? "RESCHEDULING" : "PENDING", plan: kept, waiting: [`${reason}; it is planned again in ${Math.round(delayMs)} ms`] });
+  turn.putGroup({
+    ...group,
+    state: kept.length > 0 ? "RESCHEDULING" : "PENDING",
+    plan: kept,
+    waiting: [`${reason}; it is planned again in ${Math.round(delayMs)} ms`],
+  });
   turn.placeAgain = true;
 }
 
@@ -185,10 +205,19 @@ export function groupLostNode(turn: Turn, group: GroupRecord, nodeId: string): v
     if (turn.state.groupSteps.has(id)) stepDone(turn, { ...group, plan: left }, nodeId);
     return;
   }
-  if (group.state === "PENDING" || group.state === "PREPARED" || turn.state.groupSteps.has(id)) return stepFailed(turn, { ...group, plan: left, committed }, `${nodeId} was lost`);
+  if (group.state === "PENDING" || group.state === "PREPARED" || turn.state.groupSteps.has(id)) {
+    stepFailed(turn, { ...group, plan: left, committed }, `${nodeId} was lost`);
+    return;
+  }
   turn.putGroup({ ...group, state: "RESCHEDULING", plan: left, committed, waiting: [] });
   turn.placeAgain = true;
-  turn.event("placement_group.rescheduling", { placementGroupId: id, jobId: group.jobId, name: group.name, generation: group.generation, lostNodeId: nodeId });
+  turn.event("placement_group.rescheduling", {
+    placementGroupId: id,
+    jobId: group.jobId,
+    name: group.name,
+    generation: group.generation,
+    lostNodeId: nodeId,
+  });
 }
 
 /** Removes a group: its actors end, then its nodes release it. Repeating it changes nothing. */
@@ -200,7 +229,8 @@ export function removeGroup(turn: Turn, id: string): void {
   turn.putGroup({ ...group, state: "REMOVED", waiting: [] });
   const { placementGroupId, jobId, name } = group;
   turn.event("placement_group.removed", { placementGroupId, jobId, name });
-  for (const actor of turn.state.actors.where("group", id)) endActor(turn, actor.actorId, "PLACEMENT_REMOVED", `${groupTitle(group)} was removed`);
+  for (const actor of turn.state.actors.where("group", id))
+    endActor(turn, actor.actorId, "PLACEMENT_REMOVED", `${groupTitle(group)} was removed`);
   settleRemoval(turn, id);
 }
 

@@ -7,7 +7,7 @@ import { SlimeError } from "@slime/core";
 import type { NodeHello } from "@slime/rpc/control";
 import { controlProtocol, headLimits } from "../limits.js";
 import type { NodeLink } from "../state/head-state.js";
-import { jobEnded, nodePresent, type NodeRecord } from "../state/records.js";
+import { jobEnded, type NodeRecord, nodePresent } from "../state/records.js";
 import { actorAlive, actorGone, actorReported, endActor, sayStart, settleEnding, unknownDeath } from "./actors.js";
 import { groupLostNode, sayCommit, sayPrepare, settleRemoval, stepDone } from "./groups.js";
 import { driverEnded, driverRuns, endJob, jobReported, sayStartJob, settleJob } from "./jobs.js";
@@ -47,9 +47,24 @@ export function nodeHello(turn: Turn, link: string, hello: NodeHello, epoch: num
   });
   turn.send(nodeId, {
     $case: "welcome",
-    value: { clusterId: state.clusterId, epoch: state.epoch, heartbeatMs: headLimits.heartbeatMs, nodeSilenceMsMax: headLimits.nodeSilenceMsMax, eventsEndpoint: state.eventsEndpoint, httpAddress: state.httpAddress },
+    value: {
+      clusterId: state.clusterId,
+      epoch: state.epoch,
+      heartbeatMs: headLimits.heartbeatMs,
+      nodeSilenceMsMax: headLimits.nodeSilenceMsMax,
+      eventsEndpoint: state.eventsEndpoint,
+      httpAddress: state.httpAddress,
+    },
   });
-  turn.event("node.joined", { nodeId, incarnation: hello.incarnation, hostname: hello.hostname, address: hello.address, gpus: hello.gpus.length, adoptedActors: hello.actors.length, adoptedJobs: hello.jobs.length });
+  turn.event("node.joined", {
+    nodeId,
+    incarnation: hello.incarnation,
+    hostname: hello.hostname,
+    address: hello.address,
+    gpus: hello.gpus.length,
+    adoptedActors: hello.actors.length,
+    adoptedJobs: hello.jobs.length,
+  });
   reconcileActors(turn, hello);
   reconcileJobs(turn, hello);
   reconcileGroups(turn, hello);
@@ -59,12 +74,32 @@ export function nodeHello(turn: Turn, link: string, hello: NodeHello, epoch: num
 
 function helloFault(turn: Turn, hello: NodeHello, epoch: number): SlimeError | null {
   const { state } = turn;
-  if (hello.protocol !== controlProtocol) return new SlimeError("peer.incompatible", `this head speaks control protocol ${controlProtocol}, the daemon ${hello.protocol}: install the same version on both`, { ours: String(controlProtocol), theirs: String(hello.protocol) });
-  if (hello.clusterId !== "" && hello.clusterId !== state.clusterId) return new SlimeError("peer.incompatible", `this is cluster ${state.clusterId}, the daemon belongs to ${hello.clusterId}: join with another state directory`, { ours: state.clusterId, theirs: hello.clusterId });
-  if (epoch > state.epoch) return new SlimeError("head.stale", `the daemon has seen head epoch ${epoch}, this head is ${state.epoch}: a newer one took over`, { epoch: state.epoch, current: epoch });
+  if (hello.protocol !== controlProtocol)
+    return new SlimeError(
+      "peer.incompatible",
+      `this head speaks control protocol ${controlProtocol}, the daemon ${hello.protocol}: install the same version on both`,
+      { ours: String(controlProtocol), theirs: String(hello.protocol) },
+    );
+  if (hello.clusterId !== "" && hello.clusterId !== state.clusterId)
+    return new SlimeError(
+      "peer.incompatible",
+      `this is cluster ${state.clusterId}, the daemon belongs to ${hello.clusterId}: join with another state directory`,
+      { ours: state.clusterId, theirs: hello.clusterId },
+    );
+  if (epoch > state.epoch)
+    return new SlimeError("head.stale", `the daemon has seen head epoch ${epoch}, this head is ${state.epoch}: a newer one took over`, {
+      epoch: state.epoch,
+      current: epoch,
+    });
   const known = state.nodes.get(hello.nodeId);
-  if (known !== undefined && hello.incarnation < known.incarnation) return new SlimeError("conflict", `${hello.nodeId} has joined as incarnation ${known.incarnation} since; ${hello.incarnation} is stale (N2)`, { kind: "node", id: hello.nodeId });
-  if (state.stopping?.said === true) return new SlimeError("conflict", "the cluster is being stopped", { kind: "cluster", id: state.clusterId });
+  if (known !== undefined && hello.incarnation < known.incarnation)
+    return new SlimeError(
+      "conflict",
+      `${hello.nodeId} has joined as incarnation ${known.incarnation} since; ${hello.incarnation} is stale (N2)`,
+      { kind: "node", id: hello.nodeId },
+    );
+  if (state.stopping?.said === true)
+    return new SlimeError("conflict", "the cluster is being stopped", { kind: "cluster", id: state.clusterId });
   return null;
 }
 
@@ -75,9 +110,13 @@ function reconcileActors(turn: Turn, hello: NodeHello): void {
   for (const running of hello.actors) {
     const actorId = running.spec?.actorId ?? "";
     const actor = turn.state.actors.get(actorId);
-    const ours = actor !== undefined && actor.state !== "DEAD" && actor.place?.nodeId === nodeId && actor.incarnation === running.incarnation;
+    const ours =
+      actor !== undefined && actor.state !== "DEAD" && actor.place?.nodeId === nodeId && actor.incarnation === running.incarnation;
     if (!ours) {
-      turn.send(nodeId, { $case: "stopActor", value: { actorId, incarnation: running.incarnation, graceMs: headLimits.actorGraceMs, reason: "KILLED" } });
+      turn.send(nodeId, {
+        $case: "stopActor",
+        value: { actorId, incarnation: running.incarnation, graceMs: headLimits.actorGraceMs, reason: "KILLED" },
+      });
     } else if (running.socket !== "") {
       actorAlive(turn, actor, running, true);
     }
@@ -85,7 +124,8 @@ function reconcileActors(turn: Turn, hello: NodeHello): void {
   for (const actor of turn.state.actors.where("node", nodeId)) {
     const listed = hello.actors.some((running) => running.spec?.actorId === actor.actorId && running.incarnation === actor.incarnation);
     if (listed) settleEnding(turn, actor.actorId);
-    else if (actor.state === "ALIVE" || actor.ending !== null) actorGone(turn, actor, unknownDeath(turn, nodeId, "its daemon came back without it"));
+    else if (actor.state === "ALIVE" || actor.ending !== null)
+      actorGone(turn, actor, unknownDeath(turn, nodeId, "its daemon came back without it"));
     else sayStart(turn, actor);
   }
 }
@@ -121,12 +161,16 @@ function reconcileGroups(turn: Turn, hello: NodeHello): void {
   const { state } = turn;
   for (const held of hello.bundles) {
     const group = state.groups.get(held.placementGroupId);
-    const wanted = group !== undefined && group.plan.some((bundle) => bundle.nodeId === nodeId) && (group.state !== "REMOVED" || !state.groupSteps.has(held.placementGroupId));
+    const wanted =
+      group?.plan.some((bundle) => bundle.nodeId === nodeId) === true &&
+      (group.state !== "REMOVED" || !state.groupSteps.has(held.placementGroupId));
     if (!wanted) turn.send(nodeId, { $case: "release", value: { placementGroupId: held.placementGroupId, generation: held.generation } });
   }
   for (const group of state.groups.where("life", "live")) {
     if (!group.plan.some((bundle) => bundle.nodeId === nodeId)) continue;
-    const held = hello.bundles.find((bundles) => bundles.placementGroupId === group.placementGroupId && bundles.generation === group.generation);
+    const held = hello.bundles.find(
+      (bundles) => bundles.placementGroupId === group.placementGroupId && bundles.generation === group.generation,
+    );
     if (group.state === "REMOVED") {
       if (state.groupSteps.has(group.placementGroupId)) {
         turn.send(nodeId, { $case: "release", value: { placementGroupId: group.placementGroupId, generation: group.generation } });
@@ -173,10 +217,15 @@ export function nodeGoodbye(turn: Turn, nodeId: string, reason: string): void {
   turn.event("node.left", { nodeId, reason });
 }
 
-/** A link broke: nothing is concluded from that but silence, which the tick measures. */
+/** A link broke: the daemon may have died, so nothing new is placed there until it speaks again. Whether it is LOST only silence tells. */
 export function nodeClosed(turn: Turn, link: string, nodeId: string): void {
   const live = turn.state.links.get(nodeId);
-  if (live?.link === link) turn.state.links.set(nodeId, { ...live, link: null });
+  if (live?.link !== link) return;
+  turn.state.links.set(nodeId, { ...live, link: null });
+  const node = turn.state.nodes.get(nodeId);
+  if (node?.state !== "ALIVE") return;
+  turn.putNode({ ...node, state: "SUSPECT", reason: "its connection broke", changedAtMs: turn.wallMs });
+  turn.event("node.suspect", { nodeId, silentMs: turn.nowMs - live.heardHeadMs });
 }
 
 /** Silence: SUSPECT, then LOST, unless so many are silent that the fault is rather ours. */
@@ -186,7 +235,8 @@ export function judgeSilence(turn: Turn): void {
   const awayMs = turn.nowMs - state.judgedHeadMs;
   state.judgedHeadMs = turn.nowMs;
   // A head that was stopped or starved heard nobody because it did not listen: that time is not theirs.
-  if (awayMs > headLimits.headAwayMs) for (const [nodeId, live] of state.links) state.links.set(nodeId, { ...live, heardHeadMs: live.heardHeadMs + awayMs });
+  if (awayMs > headLimits.headAwayMs)
+    for (const [nodeId, live] of state.links) state.links.set(nodeId, { ...live, heardHeadMs: live.heardHeadMs + awayMs });
   const silentMs = (node: NodeRecord) => turn.nowMs - (state.links.get(node.nodeId)?.heardHeadMs ?? turn.nowMs);
   const late = present.filter((node) => silentMs(node) >= headLimits.nodeSilenceMsMax);
   const held = present.length >= headLimits.evictionBrakeNodesMin && late.length * 2 >= present.length;
@@ -225,16 +275,22 @@ export function stopNode(turn: Turn, nodeId: string, graceMs: number): void {
   const node = turn.state.nodes.get(nodeId);
   if (node === undefined) throw notFound("node", nodeId);
   if (!nodePresent(node)) return;
-  if (!turn.send(nodeId, { $case: "shutdown", value: { graceMs } })) throw new SlimeError("node.lost", `${nodeId} has no connection now: stop it on its own machine with \`slime-worker stop\``, { nodeId, silentMs: 0 });
+  if (!turn.send(nodeId, { $case: "shutdown", value: { graceMs } }))
+    throw new SlimeError("node.lost", `${nodeId} has no connection now: stop it on its own machine with \`slime-worker stop\``, {
+      nodeId,
+      silentMs: 0,
+    });
 }
 
 /** Stops jobs and detached actors, then the daemons; called again as each is gone. @returns whether all is gone. */
 export function settleStopping(turn: Turn): boolean {
   const { state } = turn;
   if (state.stopping === null) return false;
-  for (const job of state.jobs.where("life", "live")) endJob(turn, job, { kind: "STOPPED", message: "the cluster was stopped", errorType: "" }, state.stopping.graceMs);
+  for (const job of state.jobs.where("life", "live"))
+    endJob(turn, job, { kind: "STOPPED", message: "the cluster was stopped", errorType: "" }, state.stopping.graceMs);
   for (const job of state.jobs.where("life", "live")) settleJob(turn, job.jobId);
-  for (const actor of state.actors.where("life", "live")) if (actor.spec.lifetime === "detached") endActor(turn, actor.actorId, "KILLED", "the cluster was stopped", state.stopping.graceMs);
+  for (const actor of state.actors.where("life", "live"))
+    if (actor.spec.lifetime === "detached") endActor(turn, actor.actorId, "KILLED", "the cluster was stopped", state.stopping.graceMs);
   const present = state.nodes.where("present", "yes");
   const linked = present.filter((node) => (state.links.get(node.nodeId)?.link ?? null) !== null);
   if (state.jobs.count("life", "live") + state.actors.count("life", "live") > 0 && linked.length > 0) return false;

@@ -6,7 +6,7 @@
 import { SlimeError } from "@slime/core";
 import { headLimits } from "../limits.js";
 import type { Outcome } from "../state/effects.js";
-import { tableNames, type HeadState, type Records } from "../state/head-state.js";
+import { type HeadState, type Records, tableNames } from "../state/head-state.js";
 import type { HeadInput, Times } from "../state/inputs.js";
 import { jobEnded } from "../state/records.js";
 import type { Table } from "../state/table.js";
@@ -32,15 +32,21 @@ export function reduce(state: HeadState, input: HeadInput, times: Times): Outcom
 
 /** H2: takes an outcome's changes back, the last first. */
 export function undo(state: HeadState, outcome: Outcome): void {
-  for (const { table, id, before } of [...outcome.changes].reverse()) (state[table] as Table<Records[typeof table]>).put(id, before as never);
+  for (const { table, id, before } of [...outcome.changes].reverse())
+    (state[table] as Table<Records[typeof table]>).put(id, before as never);
 }
 
 /** Puts stored records into an empty state and rebuilds what is derived from them. @returns what to do first. */
-export function restore(state: HeadState, records: { readonly [T in keyof Records]: readonly (readonly [string, Records[T]])[] }, times: Times): Outcome {
+export function restore(
+  state: HeadState,
+  records: { readonly [T in keyof Records]: readonly (readonly [string, Records[T]])[] },
+  times: Times,
+): Outcome {
   for (const name of tableNames) for (const [id, record] of records[name]) (state[name] as Table<unknown>).put(id, record);
   const turn = new Turn(state, times);
   state.judgedHeadMs = times.nowMs;
-  for (const { order } of [...state.actors.values(), ...state.groups.values(), ...state.jobs.values()]) state.order = Math.max(state.order, order);
+  for (const { order } of [...state.actors.values(), ...state.groups.values(), ...state.jobs.values()])
+    state.order = Math.max(state.order, order);
   for (const node of state.nodes.where("present", "yes")) {
     state.links.set(node.nodeId, { link: null, heardHeadMs: times.nowMs, heartbeat: null });
     turn.putNode({ ...node, state: "SUSPECT", reason: "the head restarted and has not heard of it yet" });
@@ -49,10 +55,19 @@ export function restore(state: HeadState, records: { readonly [T in keyof Record
   for (const actor of state.actors.where("waiting", "yes")) state.retryHeadMs.set(actor.actorId, times.nowMs);
   for (const group of state.groups.where("life", "live")) {
     // A two-phase commit that the head died in goes on: each node's hello says how far it is.
-    const step = group.state === "PREPARED" ? "commit" : group.plan.length > 0 && group.state !== "CREATED" && group.plan.length === group.bundles.length ? "prepare" : null;
+    const step =
+      group.state === "PREPARED"
+        ? "commit"
+        : group.plan.length > 0 && group.state !== "CREATED" && group.plan.length === group.bundles.length
+          ? "prepare"
+          : null;
     if (step === null || group.state === "REMOVED") continue;
     const nodes = new Set(group.plan.map((bundle) => bundle.nodeId));
-    state.groupSteps.set(group.placementGroupId, { step, waitingFor: nodes, deadlineHeadMs: times.nowMs + headLimits.restartGraceMs + headLimits.reservationReplyMs });
+    state.groupSteps.set(group.placementGroupId, {
+      step,
+      waitingFor: nodes,
+      deadlineHeadMs: times.nowMs + headLimits.restartGraceMs + headLimits.reservationReplyMs,
+    });
   }
   return turn.outcome();
 }
@@ -60,28 +75,42 @@ export function restore(state: HeadState, records: { readonly [T in keyof Record
 function decide(turn: Turn, input: HeadInput): void {
   switch (input.kind) {
     case "node.hello":
-      return nodeHello(turn, input.link, input.hello, input.epoch);
+      nodeHello(turn, input.link, input.hello, input.epoch);
+      return;
     case "node.message":
-      return nodeMessage(turn, input);
+      nodeMessage(turn, input);
+      return;
     case "node.closed":
-      return nodeClosed(turn, input.link, input.nodeId);
+      nodeClosed(turn, input.link, input.nodeId);
+      return;
     case "client.hello":
-      return clientHello(turn, input.session, input.id, input.hello, input.newJobId);
+      clientHello(turn, input.session, input.id, input.hello, input.newJobId);
+      return;
     case "client.request":
-      return clientRequest(turn, input.session, input.id, input.request);
+      clientRequest(turn, input.session, input.id, input.request);
+      return;
     case "client.closed":
-      return clientClosed(turn, input.session);
+      clientClosed(turn, input.session);
+      return;
     case "job.submit":
-      return answered(turn, input.token, () => submitJob(turn, input.job));
+      answered(turn, input.token, () => submitJob(turn, input.job));
+      return;
     case "job.stop":
-      return stopJob(turn, input);
+      stopJob(turn, input);
+      return;
     case "job.delete":
-      return answered(turn, input.token, () => deleteJob(turn, input.jobId));
+      answered(turn, input.token, () => deleteJob(turn, input.jobId));
+      return;
     case "node.stop":
-      return answered(turn, input.token, () => stopNode(turn, input.nodeId, input.graceMs));
+      answered(turn, input.token, () => stopNode(turn, input.nodeId, input.graceMs));
+      return;
     case "cluster.stop": {
       if (turn.state.stopping !== null) {
-        turn.effect({ kind: "refuse", token: input.token, error: new SlimeError("conflict", "the cluster is being stopped already", { kind: "cluster", id: turn.state.clusterId }) });
+        turn.effect({
+          kind: "refuse",
+          token: input.token,
+          error: new SlimeError("conflict", "the cluster is being stopped already", { kind: "cluster", id: turn.state.clusterId }),
+        });
         return;
       }
       turn.state.stopping = { token: input.token, graceMs: input.graceMs, deadlineHeadMs: turn.nowMs + input.waitMs, said: false };
@@ -89,7 +118,8 @@ function decide(turn: Turn, input: HeadInput): void {
       return;
     }
     case "tick":
-      return tick(turn);
+      tick(turn);
+      return;
   }
 }
 
@@ -99,15 +129,20 @@ function nodeMessage(turn: Turn, { link, nodeId, message }: Extract<HeadInput, {
     case "hello":
       return;
     case "heartbeat":
-      return heartbeat(turn, nodeId, message.value);
+      heartbeat(turn, nodeId, message.value);
+      return;
     case "actor":
-      return actorReported(turn, nodeId, message.value);
+      actorReported(turn, nodeId, message.value);
+      return;
     case "job":
-      return jobReported(turn, nodeId, message.value);
+      jobReported(turn, nodeId, message.value);
+      return;
     case "bundles":
-      return bundlesReplied(turn, nodeId, message.value);
+      bundlesReplied(turn, nodeId, message.value);
+      return;
     case "goodbye":
-      return nodeGoodbye(turn, nodeId, message.value.reason);
+      nodeGoodbye(turn, nodeId, message.value.reason);
+      return;
   }
 }
 
@@ -141,8 +176,20 @@ function tick(turn: Turn): void {
     if (late.length === 0) continue;
     const what = `the stop of ${jobId}`;
     const left = job === undefined ? [] : leftOfJob(turn, job);
-    for (const { token } of late) turn.effect({ kind: "refuse", token, error: new SlimeError("call.deadline", `${what} goes on, but did not finish in time; still there: ${left.join(", ") || "nothing known"}`, { what, timeoutMs: 0 }) });
-    state.jobWaiters.set(jobId, waiters.filter((waiter) => waiter.deadlineHeadMs > nowMs));
+    for (const { token } of late)
+      turn.effect({
+        kind: "refuse",
+        token,
+        error: new SlimeError(
+          "call.deadline",
+          `${what} goes on, but did not finish in time; still there: ${left.join(", ") || "nothing known"}`,
+          { what, timeoutMs: 0 },
+        ),
+      });
+    state.jobWaiters.set(
+      jobId,
+      waiters.filter((waiter) => waiter.deadlineHeadMs > nowMs),
+    );
   }
 }
 
@@ -161,9 +208,14 @@ function settle(turn: Turn): void {
 /** First what lost its node, then in order of creation. The view is made anew after each success. */
 function placeWaiting(turn: Turn): void {
   const { state } = turn;
-  const groups = [...state.groups.where("waiting", "yes")].sort((a, b) => Number(b.state === "RESCHEDULING") - Number(a.state === "RESCHEDULING") || a.order - b.order);
+  const groups = [...state.groups.where("waiting", "yes")].sort(
+    (a, b) => Number(b.state === "RESCHEDULING") - Number(a.state === "RESCHEDULING") || a.order - b.order,
+  );
   const actors = [...state.actors.where("waiting", "yes")].sort((a, b) => a.order - b.order);
-  const jobs = state.stopping === null ? [...state.jobs.where("life", "live")].filter((job) => job.state === "PENDING").sort((a, b) => a.order - b.order) : [];
+  const jobs =
+    state.stopping === null
+      ? [...state.jobs.where("life", "live")].filter((job) => job.state === "PENDING").sort((a, b) => a.order - b.order)
+      : [];
   if (groups.length + actors.length + jobs.length === 0) return;
   let view = clusterView(state);
   for (const { placementGroupId } of groups) if (placeWaitingGroup(turn, placementGroupId, view)) view = clusterView(state);
@@ -183,7 +235,8 @@ function settleClusterStop(turn: Turn): void {
 /** Keeps the records of what is over within their limits, the oldest go first. */
 function prune(turn: Turn): void {
   const { state } = turn;
-  const over = <R>(table: Table<R>, index: string, key: string, max: number): readonly R[] => (table.count(index, key) > max ? table.where(index, key).slice(0, table.count(index, key) - max) : []);
+  const over = <R>(table: Table<R>, index: string, key: string, max: number): readonly R[] =>
+    table.count(index, key) > max ? table.where(index, key).slice(0, table.count(index, key) - max) : [];
   for (const actor of over(state.actors, "life", "dead", headLimits.deadActorsMax)) turn.remove("actors", actor.actorId);
   for (const group of over(state.groups, "life", "over", headLimits.removedGroupsMax)) turn.remove("groups", group.placementGroupId);
   for (const job of over(state.jobs, "life", "ended", headLimits.endedJobsMax)) if (jobEnded(job)) turn.remove("jobs", job.jobId);

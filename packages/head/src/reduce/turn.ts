@@ -1,7 +1,7 @@
-import type { EventFields, EventName } from "@slime/telemetry";
 import { SlimeError } from "@slime/core";
 import { toFailure } from "@slime/rpc";
 import type { ClientDown, NodeDown } from "@slime/rpc/control";
+import type { EventFields, EventName } from "@slime/telemetry";
 import type { Change, Effect, Outcome } from "../state/effects.js";
 import type { HeadState, Records, TableName } from "../state/head-state.js";
 import type { Times } from "../state/inputs.js";
@@ -103,4 +103,5 @@ export function failureBytes(error: unknown): Buffer {
   return Buffer.from(JSON.stringify(toFailure(error, "head")));
 }
 
-export const notFound = (kind: string, id: string): SlimeError => new SlimeError("not_found", `there is no ${kind} ${id === "" ? "without an id" : id}`, { kind, id });
+export const notFound = (kind: string, id: string): SlimeError =>
+  new SlimeError("not_found", `there is no ${kind} ${id === "" ? "without an id" : id}`, { kind, id });

@@ -1,6 +1,6 @@
-import type { EventFields, EventName } from "@slime/telemetry";
 import type { SlimeError } from "@slime/core";
 import type { ClientDown, NodeDown } from "@slime/rpc/control";
+import type { EventFields, EventName } from "@slime/telemetry";
 import type { TableName } from "./head-state.js";
 
 /** What the shell does once the changes are durable (H1), in this order. */

@@ -1,5 +1,5 @@
 import type { Heartbeat } from "@slime/rpc/control";
-import { jobEnded, type ActorRecord, type GroupRecord, type JobRecord, type NodeRecord } from "./records.js";
+import { type ActorRecord, type GroupRecord, type JobRecord, jobEnded, type NodeRecord } from "./records.js";
 import { Table } from "./table.js";
 
 /** The records of the store, by table. */

@@ -2,8 +2,9 @@
  * What the head keeps: one immutable record for each node, actor, placement group and job. Times named `…AtMs` are wall time, for people;
  * times named `…HeadMs` are the head's own, which goes on where it stopped when the head restarts.
  */
-import type { Resources, Strategy } from "@slime/scheduler";
+
 import type { ActorSpec, Death, Gpu, JobSpec, PlannedBundle } from "@slime/rpc/control";
+import type { Resources, Strategy } from "@slime/scheduler";
 
 export type NodeState = "ALIVE" | "SUSPECT" | "LOST" | "LEFT";
 

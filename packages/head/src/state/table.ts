@@ -1,7 +1,11 @@
 /** Records by id, with the ids of those that share a property kept beside them, so that nobody walks ten thousand dead actors. */
 export class Table<R> {
   readonly #records = new Map<string, R>();
-  readonly #indexes: readonly { readonly name: string; readonly key: (record: R) => string | null; readonly ids: Map<string, Set<string>> }[];
+  readonly #indexes: readonly {
+    readonly name: string;
+    readonly key: (record: R) => string | null;
+    readonly ids: Map<string, Set<string>>;
+  }[];
 
   constructor(indexes: Readonly<Record<string, (record: R) => string | null>> = {}) {
     this.#indexes = Object.entries(indexes).map(([name, key]) => ({ name, key, ids: new Map() }));

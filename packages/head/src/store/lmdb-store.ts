@@ -1,9 +1,9 @@
-import { mkdir, open as openFile, statfs, type FileHandle } from "node:fs/promises";
+import { type FileHandle, mkdir, open as openFile, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { open, type Database, type RootDatabase } from "lmdb";
 import { SlimeError } from "@slime/core";
-import { tableNames, type TableName } from "../state/head-state.js";
-import { storeFormat, type StateStore, type StoredState, type StoreMeta } from "./store.js";
+import { type Database, open, type RootDatabase } from "lmdb";
+import { type TableName, tableNames } from "../state/head-state.js";
+import { type StateStore, type StoredState, type StoreMeta, storeFormat } from "./store.js";
 
 /** Magic numbers of file systems over a network, where LMDB's locks and memory maps do not hold (linux/magic.h and the file systems' own). */
 const networkFileSystems: ReadonlyMap<number, string> = new Map([
@@ -45,13 +45,23 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
       await checkHeader(path);
       try {
         // overlappingSync off: a commit settles after its fsync, not before.
-        root = open<unknown, string>({ path, noSubdir: true, encoding: "msgpack", overlappingSync: false, maxDbs: 16, ...(options.mapBytesMax === undefined ? {} : { mapSize: options.mapBytesMax }) });
+        root = open<unknown, string>({
+          path,
+          noSubdir: true,
+          encoding: "msgpack",
+          overlappingSync: false,
+          maxDbs: 16,
+          ...(options.mapBytesMax === undefined ? {} : { mapSize: options.mapBytesMax }),
+        });
         for (const name of tableNames) tables.set(name, root.openDB<unknown, string>({ name, encoding: "msgpack" }));
       } catch (error) {
         throw readFault(path, error);
       }
       const stored = readAll(path, root, tables);
-      meta = stored.meta === null ? { format: storeFormat, clusterId: newClusterId(), epoch: 1, headMs: 0 } : { ...stored.meta, epoch: stored.meta.epoch + 1 };
+      meta =
+        stored.meta === null
+          ? { format: storeFormat, clusterId: newClusterId(), epoch: 1, headMs: 0 }
+          : { ...stored.meta, epoch: stored.meta.epoch + 1 };
       try {
         await need().put("meta", meta); // D2
       } catch (error) {
@@ -88,7 +98,11 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
 
 /** LMDB trusts its file: one that is no LMDB file, or was cut short, would take the process down. So its two meta pages are looked at first. */
 async function checkHeader(path: string): Promise<void> {
-  const damaged = (where: string) => new SlimeError("state.damaged", `${path} is damaged (${where}): restore a copy of the file, or start anew with another --state-dir`, { path, where });
+  const damaged = (where: string) =>
+    new SlimeError("state.damaged", `${path} is damaged (${where}): restore a copy of the file, or start anew with another --state-dir`, {
+      path,
+      where,
+    });
   let file: FileHandle;
   try {
     file = await openFile(path, "r");
@@ -103,7 +117,8 @@ async function checkHeader(path: string): Promise<void> {
     // Page header of 24 bytes; then magic, version, address, map size, page size.
     if (bytesRead < 256 || buffer.readUInt32LE(24) !== lmdbMagic) throw damaged("it does not begin as an LMDB file");
     const pageBytes = buffer.readUInt32LE(48);
-    if (pageBytes < 512 || size < 2 * pageBytes || size % pageBytes !== 0) throw damaged(`${size} bytes are no whole pages of ${pageBytes}`);
+    if (pageBytes < 512 || size < 2 * pageBytes || size % pageBytes !== 0)
+      throw damaged(`${size} bytes are no whole pages of ${pageBytes}`);
     const second = await file.read(Buffer.alloc(28), 0, 28, pageBytes);
     if (second.buffer.readUInt32LE(24) !== lmdbMagic) throw damaged("its second meta page");
   } finally {
@@ -114,11 +129,25 @@ async function checkHeader(path: string): Promise<void> {
 const lmdbMagic = 0xbeefc0de;
 
 /** Walks every key and decodes every value: a damaged store is refused, never guessed at. */
-function readAll(path: string, root: RootDatabase<unknown, string>, tables: ReadonlyMap<TableName, Database<unknown, string>>): { readonly meta: StoreMeta | null; readonly records: StoredState["records"] } {
+function readAll(
+  path: string,
+  root: RootDatabase<unknown, string>,
+  tables: ReadonlyMap<TableName, Database<unknown, string>>,
+): { readonly meta: StoreMeta | null; readonly records: StoredState["records"] } {
   try {
     const meta = (root.get("meta") ?? null) as StoreMeta | null;
-    if (meta !== null && meta.format !== storeFormat) throw new SlimeError("peer.incompatible", `${path} has format ${meta.format}, this version reads ${storeFormat}: use the version that wrote it, or another --state-dir`, { ours: String(storeFormat), theirs: String(meta.format) });
-    const records = Object.fromEntries(tableNames.map((name) => [name, [...(tables.get(name)?.getRange() ?? [])].map(({ key, value }) => [key, checked(path, name, key, value)])]));
+    if (meta !== null && meta.format !== storeFormat)
+      throw new SlimeError(
+        "peer.incompatible",
+        `${path} has format ${meta.format}, this version reads ${storeFormat}: use the version that wrote it, or another --state-dir`,
+        { ours: String(storeFormat), theirs: String(meta.format) },
+      );
+    const records = Object.fromEntries(
+      tableNames.map((name) => [
+        name,
+        [...(tables.get(name)?.getRange() ?? [])].map(({ key, value }) => [key, checked(path, name, key, value)]),
+      ]),
+    );
     return { meta, records: records as unknown as StoredState["records"] };
   } catch (error) {
     throw readFault(path, error);
@@ -127,13 +156,23 @@ function readAll(path: string, root: RootDatabase<unknown, string>, tables: Read
 
 function checked(path: string, table: TableName, key: string, value: unknown): unknown {
   const sound = table === "kv" ? value instanceof Uint8Array : typeof value === "object" && value !== null;
-  if (!sound) throw new SlimeError("state.damaged", `${path}: the record ${table}/${key} is damaged; restore a copy of the file, or start anew with another --state-dir`, { path, where: `${table}/${key}` });
+  if (!sound)
+    throw new SlimeError(
+      "state.damaged",
+      `${path}: the record ${table}/${key} is damaged; restore a copy of the file, or start anew with another --state-dir`,
+      { path, where: `${table}/${key}` },
+    );
   return value;
 }
 
 function readFault(path: string, error: unknown): SlimeError {
   if (SlimeError.isAny(error)) return error;
-  return new SlimeError("state.damaged", `${path} cannot be read: ${error instanceof Error ? error.message : String(error)}; restore a copy of the file, or start anew with another --state-dir`, { path, where: "open" }, { cause: error });
+  return new SlimeError(
+    "state.damaged",
+    `${path} cannot be read: ${error instanceof Error ? error.message : String(error)}; restore a copy of the file, or start anew with another --state-dir`,
+    { path, where: "open" },
+    { cause: error },
+  );
 }
 
 /** Every failed write counts as a full disk unless it says otherwise: the head cannot promise anything any more. */
@@ -141,14 +180,23 @@ function writeFault(path: string, error: unknown): SlimeError {
   if (SlimeError.isAny(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
   const cause = error instanceof Error && "commitError" in error ? error.commitError : error;
-  return new SlimeError("disk.full", `${path} could not be written (${message}): free space on its disk and restart the head; until then it only reads`, { path, needed: null }, { cause });
+  return new SlimeError(
+    "disk.full",
+    `${path} could not be written (${message}): free space on its disk and restart the head; until then it only reads`,
+    { path, needed: null },
+    { cause },
+  );
 }
 
 async function refuseNetworkFileSystem(directory: string, probe: (directory: string) => Promise<number>): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const name = networkFileSystems.get((await probe(directory)) >>> 0);
   if (name === undefined) return;
-  throw new SlimeError("unsupported", `${directory} lies on ${name}, a network file system: LMDB's locks do not hold there; choose a local --state-dir`, { what: `a state directory on ${name}`, why: "LMDB needs a local file system" });
+  throw new SlimeError(
+    "unsupported",
+    `${directory} lies on ${name}, a network file system: LMDB's locks do not hold there; choose a local --state-dir`,
+    { what: `a state directory on ${name}`, why: "LMDB needs a local file system" },
+  );
 }
 
 async function fileSystemOf(directory: string): Promise<number> {

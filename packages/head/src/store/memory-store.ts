@@ -1,5 +1,5 @@
-import { tableNames, type Records, type TableName } from "../state/head-state.js";
-import { storeFormat, type StateStore, type StoredState, type StoreMeta } from "./store.js";
+import { type Records, type TableName, tableNames } from "../state/head-state.js";
+import { type StateStore, type StoredState, type StoreMeta, storeFormat } from "./store.js";
 
 /** What a memory store keeps between the lives of heads; records are copied in and out, as through a disk. */
 export interface MemoryDisk {
@@ -18,9 +18,17 @@ export function memoryDisk(): MemoryDisk {
 export function memoryStore(disk: MemoryDisk = memoryDisk(), beforeCommit: () => Promise<void> = async () => {}): StateStore {
   const store: StateStore = {
     async open(newClusterId) {
-      const meta: StoreMeta = disk.meta === null ? { format: storeFormat, clusterId: newClusterId(), epoch: 1, headMs: 0 } : { ...disk.meta, epoch: disk.meta.epoch + 1 };
+      const meta: StoreMeta =
+        disk.meta === null
+          ? { format: storeFormat, clusterId: newClusterId(), epoch: 1, headMs: 0 }
+          : { ...disk.meta, epoch: disk.meta.epoch + 1 };
       disk.meta = meta;
-      return { meta, records: Object.fromEntries(tableNames.map((name) => [name, [...disk.tables[name]].map(([id, record]) => [id, copy(record)])])) as unknown as StoredState["records"] };
+      return {
+        meta,
+        records: Object.fromEntries(
+          tableNames.map((name) => [name, [...disk.tables[name]].map(([id, record]) => [id, copy(record)])]),
+        ) as unknown as StoredState["records"],
+      };
     },
     async commit(changes, headMs) {
       await beforeCommit();

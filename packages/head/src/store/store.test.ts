@@ -3,10 +3,10 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { Change } from "../state/effects.js";
 import { lmdbStore } from "./lmdb-store.js";
 import { memoryDisk, memoryStore } from "./memory-store.js";
 import type { StateStore } from "./store.js";
-import type { Change } from "../state/effects.js";
 
 let directory = "";
 beforeEach(async () => {
@@ -42,7 +42,10 @@ describe.each(["lmdb", "memory"] as const)("%s", (kind) => {
 });
 
 test("lmdb refuses a network file system, a damaged file and another format", async () => {
-  await expect(lmdbStore({ directory, fileSystemOf: async () => 0x6969 }).open(clusterId)).rejects.toMatchObject({ code: "unsupported", message: expect.stringContaining("NFS") as string });
+  await expect(lmdbStore({ directory, fileSystemOf: async () => 0x6969 }).open(clusterId)).rejects.toMatchObject({
+    code: "unsupported",
+    message: expect.stringContaining("NFS") as string,
+  });
   await writeFile(join(directory, "state.mdb"), Buffer.alloc(16_384, 7));
   await expect(lmdbStore({ directory }).open(clusterId)).rejects.toMatchObject({ code: "state.damaged" });
 });
@@ -59,7 +62,11 @@ test("lmdb: a write that does not fit fails with a type, keeps nothing of it, an
     process.stdout.write(JSON.stringify({ code: error?.code }));
     process.exit(0);
   `;
-  const run = spawnSync("/bin/sh", ["-c", `ulimit -f 4000; exec "$0" --conditions=source --import tsx --input-type=module -e "$1"`, process.execPath, script], { encoding: "utf8", cwd: new URL("../../../..", import.meta.url).pathname, timeout: 15_000 });
+  const run = spawnSync(
+    "/bin/sh",
+    ["-c", `ulimit -f 4000; exec "$0" --conditions=source --import tsx --input-type=module -e "$1"`, process.execPath, script],
+    { encoding: "utf8", cwd: new URL("../../../..", import.meta.url).pathname, timeout: 15_000 },
+  );
   expect(run.stdout, run.stderr).toBe('{"code":"disk.full"}');
   const again = lmdbStore({ directory });
   const { records } = await again.open(clusterId);

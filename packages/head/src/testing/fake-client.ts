@@ -16,7 +16,10 @@ export interface FakeClient {
 }
 
 export function fakeClient(head: Head): FakeClient {
-  const waiting = new Map<number, { readonly resolve: (reply: NonNullable<ClientDown["reply"]>) => void; readonly reject: (error: unknown) => void }>();
+  const waiting = new Map<
+    number,
+    { readonly resolve: (reply: NonNullable<ClientDown["reply"]>) => void; readonly reject: (error: unknown) => void }
+  >();
   const pushes: NonNullable<ClientDown["reply"]>[] = [];
   let ids = 0;
   const inlet = head.openClient({
@@ -43,7 +46,24 @@ export function fakeClient(head: Head): FakeClient {
   };
   return {
     pushes,
-    hello: (hello = {}) => expected({ $case: "hello", value: { protocol: controlProtocol, clusterId: "", jobId: "", actorId: "", pid: 77, version: "0.1.0", nodeId: "", bootId: "boot", ...hello } }, "welcome"),
+    hello: (hello = {}) =>
+      expected(
+        {
+          $case: "hello",
+          value: {
+            protocol: controlProtocol,
+            clusterId: "",
+            jobId: "",
+            actorId: "",
+            pid: 77,
+            version: "0.1.0",
+            nodeId: "",
+            bootId: "boot",
+            ...hello,
+          },
+        },
+        "welcome",
+      ),
     call,
     actor: (request) => expected(request, "actor"),
     group: (request) => expected(request, "placementGroup"),

@@ -46,7 +46,18 @@ export interface FakeDaemon {
 }
 
 export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
-  const { nodeId, clock, cpus = 4, gpus = 0, address = "127.0.0.1", labels = {}, onStart = (daemon, actorId) => daemon.alive(actorId), autoRun = true, autoReserve = true, lagMs = () => 0 } = options;
+  const {
+    nodeId,
+    clock,
+    cpus = 4,
+    gpus = 0,
+    address = "127.0.0.1",
+    labels = {},
+    onStart = (daemon, actorId) => daemon.alive(actorId),
+    autoRun = true,
+    autoReserve = true,
+    lagMs = () => 0,
+  } = options;
   let incarnation = 1;
   let epoch = 0;
   let clusterId = "";
@@ -70,7 +81,13 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
     pid: 4_000 + incarnation,
     version: "0.1.0",
     resources: { CPU: cpus * 10_000, memory: 1_024 * 10_000, ...(gpus > 0 ? { GPU: gpus * 10_000 } : {}) },
-    gpus: Array.from({ length: gpus }, (_, index) => ({ index, uuid: `${nodeId}-gpu-${index}`, name: "virtual", memoryMib: 1_024, virtual: true })),
+    gpus: Array.from({ length: gpus }, (_, index) => ({
+      index,
+      uuid: `${nodeId}-gpu-${index}`,
+      name: "virtual",
+      memoryMib: 1_024,
+      virtual: true,
+    })),
     labels: { ...labels },
     nodeSocket: `/tmp/n-${nodeId}.sock`,
     actors: [...daemon.actors.values()],
@@ -85,10 +102,23 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
   };
   const beat = (mine: number): void => {
     if (inlet === null || mine !== generation) return;
-    say({ $case: "heartbeat", value: { sequence: ++beats, loopLagMs: 1, memoryFreeMib: 512, cpuFraction: 0.25, storeBytesUsed: 0, gpus: [] } });
+    say({
+      $case: "heartbeat",
+      value: { sequence: ++beats, loopLagMs: 1, memoryFreeMib: 512, cpuFraction: 0.25, storeBytesUsed: 0, gpus: [] },
+    });
     clock.after(2_000, () => beat(mine));
   };
-  const deathOf = (pid: number, death: Partial<Death> = {}): Death => ({ reason: "WORKER_DIED", message: "it was killed by SIGKILL", pid, signal: "SIGKILL", oom: false, stderrTail: [], nodeId, atMs: clock.wallMs(), ...death });
+  const deathOf = (pid: number, death: Partial<Death> = {}): Death => ({
+    reason: "WORKER_DIED",
+    message: "it was killed by SIGKILL",
+    pid,
+    signal: "SIGKILL",
+    oom: false,
+    stderrTail: [],
+    nodeId,
+    atMs: clock.wallMs(),
+    ...death,
+  });
 
   const obey = (message: NonNullable<NodeDown["message"]>): void => {
     switch (message.$case) {
@@ -100,7 +130,8 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
         const { spec } = message.value;
         if (spec === undefined || daemon.actors.get(spec.actorId)?.incarnation === message.value.incarnation) return;
         daemon.actors.set(spec.actorId, { spec, incarnation: message.value.incarnation, pid: ++pids, socket: "" });
-        return onStart(daemon, spec.actorId, message.value.incarnation);
+        onStart(daemon, spec.actorId, message.value.incarnation);
+        return;
       }
       case "stopActor": {
         const running = daemon.actors.get(message.value.actorId);
@@ -121,7 +152,11 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
         if (spec === undefined || daemon.jobs.get(spec.jobId)?.attempt === attempt) return;
         const running: RunningJob = { spec, attempt, pid: ++pids, logPath: `/var/log/${nodeId}/${spec.jobId}-${attempt}.log` };
         daemon.jobs.set(spec.jobId, running);
-        if (autoRun) say({ $case: "job", value: { jobId: spec.jobId, attempt, state: { $case: "running", value: { pid: running.pid, logPath: running.logPath } } } });
+        if (autoRun)
+          say({
+            $case: "job",
+            value: { jobId: spec.jobId, attempt, state: { $case: "running", value: { pid: running.pid, logPath: running.logPath } } },
+          });
         return;
       }
       case "stopJob": {
@@ -132,20 +167,23 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
       case "prepare": {
         const { placementGroupId, generation: number, bundles } = message.value;
         daemon.bundles.set(placementGroupId, { placementGroupId, generation: number, bundles, committed: false });
-        if (autoReserve) say({ $case: "bundles", value: { placementGroupId, generation: number, step: "prepare", failure: Buffer.alloc(0) } });
+        if (autoReserve)
+          say({ $case: "bundles", value: { placementGroupId, generation: number, step: "prepare", failure: Buffer.alloc(0) } });
         return;
       }
       case "commit": {
         const { placementGroupId, generation: number } = message.value;
         const held = daemon.bundles.get(placementGroupId);
         if (held !== undefined) daemon.bundles.set(placementGroupId, { ...held, committed: true });
-        if (autoReserve) say({ $case: "bundles", value: { placementGroupId, generation: number, step: "commit", failure: Buffer.alloc(0) } });
+        if (autoReserve)
+          say({ $case: "bundles", value: { placementGroupId, generation: number, step: "commit", failure: Buffer.alloc(0) } });
         return;
       }
       case "release": {
         const { placementGroupId, generation: number } = message.value;
         daemon.bundles.delete(placementGroupId);
-        if (autoReserve) say({ $case: "bundles", value: { placementGroupId, generation: number, step: "release", failure: Buffer.alloc(0) } });
+        if (autoReserve)
+          say({ $case: "bundles", value: { placementGroupId, generation: number, step: "release", failure: Buffer.alloc(0) } });
         return;
       }
       case "forgetJob": {
@@ -155,13 +193,17 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
       }
       case "shutdown":
         for (const actorId of [...daemon.actors.keys()]) daemon.die(actorId, { reason: "KILLED", message: "the node stops" });
-        return say({ $case: "goodbye", value: { reason: "told to stop" } });
+        say({ $case: "goodbye", value: { reason: "told to stop" } });
+        return;
       case "refused":
       case "ack":
         return;
     }
   };
-  const ended = (jobId: string, how: { readonly exitCode?: number; readonly signal?: string; readonly message: string; readonly stopped: boolean }): void => {
+  const ended = (
+    jobId: string,
+    how: { readonly exitCode?: number; readonly signal?: string; readonly message: string; readonly stopped: boolean },
+  ): void => {
     const running = daemon.jobs.get(jobId);
     if (running === undefined) return;
     daemon.jobs.delete(jobId);
@@ -223,13 +265,20 @@ export function fakeDaemon(options: FakeDaemonOptions): FakeDaemon {
       if (running === undefined) return;
       const socket = `/tmp/a-${actorId}-${running.incarnation}.sock`;
       daemon.actors.set(actorId, { ...running, socket });
-      say({ $case: "actor", value: { actorId, incarnation: running.incarnation, state: { $case: "alive", value: { pid: running.pid, socket } } } });
+      say({
+        $case: "actor",
+        value: { actorId, incarnation: running.incarnation, state: { $case: "alive", value: { pid: running.pid, socket } } },
+      });
     },
     die(actorId, death, creationFailure = Buffer.alloc(0)) {
       const running = daemon.actors.get(actorId);
       if (running === undefined) return;
       daemon.actors.delete(actorId);
-      const report: ActorReport = { actorId, incarnation: running.incarnation, state: { $case: "gone", value: { death: deathOf(running.pid, death), creationFailure } } };
+      const report: ActorReport = {
+        actorId,
+        incarnation: running.incarnation,
+        state: { $case: "gone", value: { death: deathOf(running.pid, death), creationFailure } },
+      };
       endedActors.push(report);
       say({ $case: "actor", value: report });
     },

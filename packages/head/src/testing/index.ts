@@ -1,3 +1,3 @@
-export { fakeClient, type FakeClient } from "./fake-client.js";
-export { fakeDaemon, type FakeDaemon, type FakeDaemonOptions } from "./fake-daemon.js";
+export { type FakeClient, fakeClient } from "./fake-client.js";
+export { type FakeDaemon, type FakeDaemonOptions, fakeDaemon } from "./fake-daemon.js";
 export { specOf } from "./specs.js";
