@@ -6,7 +6,11 @@ import { describe, expect, it } from "vitest";
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), "..");
 const read = (path: string) => readFileSync(join(root, path), "utf8");
-const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: root, encoding: "utf8", maxBuffer: 1 << 26 })
+const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
+  cwd: root,
+  encoding: "utf8",
+  maxBuffer: 1 << 26,
+})
   .split("\n")
   .filter((path) => path !== "" && existsSync(join(root, path)));
 const isSource = (path: string) => /^(packages|apps)\/[^/]+\/src\/.*\.ts$/.test(path) && !path.includes("/gen/");
@@ -26,19 +30,34 @@ const layers = new Map(
     .flatMap((line) => {
       const cells = line.split("|").map((cell) => cell.trim());
       if (cells.length !== 5 || !/^[a-z-]+$/.test(cells[1] ?? "") || cells[1] === "package" || /^-+$/.test(cells[1] ?? "")) return [];
-      return [[cells[1] ?? "", (cells[3] ?? "").split(",").map((cell) => cell.trim()).filter((cell) => cell !== "")] as const];
+      return [
+        [
+          cells[1] ?? "",
+          (cells[3] ?? "")
+            .split(",")
+            .map((cell) => cell.trim())
+            .filter((cell) => cell !== ""),
+        ] as const,
+      ];
     }),
 );
 const order = [...layers.keys()];
 const workspaces = [...order.map((name) => `packages/${name}`), "apps/slime-head", "apps/slime-worker", "apps/slime"];
-const internal = (manifest: Manifest) => Object.keys(manifest.dependencies ?? {}).flatMap((name) => (name.startsWith("@slime/") ? [name.slice("@slime/".length)] : []));
+const internal = (manifest: Manifest) =>
+  Object.keys(manifest.dependencies ?? {}).flatMap((name) => (name.startsWith("@slime/") ? [name.slice("@slime/".length)] : []));
 const importsOf = (path: string) => [...read(path).matchAll(/(?:\bfrom\s+|\bimport\s*\(?\s*)"([^"]+)"/g)].map((match) => match[1] ?? "");
 
 describe("layers", () => {
   it("the table has every package, in an order without upward imports", () => {
-    expect(files.filter((path) => /^packages\/[^/]+\/package\.json$/.test(path)).map((path) => path.split("/")[1]).sort()).toEqual([...order].sort());
+    expect(
+      files
+        .filter((path) => /^packages\/[^/]+\/package\.json$/.test(path))
+        .map((path) => path.split("/")[1])
+        .sort(),
+    ).toEqual([...order].sort());
     for (const [name, allowed] of layers) {
-      for (const other of allowed) if (other !== "any") expect(order.indexOf(other), `${name} imports ${other}`).toBeLessThan(order.indexOf(name));
+      for (const other of allowed)
+        if (other !== "any") expect(order.indexOf(other), `${name} imports ${other}`).toBeLessThan(order.indexOf(name));
     }
   });
 
@@ -46,25 +65,56 @@ describe("layers", () => {
     const manifest = JSON.parse(read(`${folder}/package.json`)) as Manifest;
     const declared = internal(manifest).sort();
     const allowed = layers.get(folder.replace("packages/", ""));
-    if (allowed !== undefined && !allowed.includes("any")) expect(declared.filter((name) => !allowed.includes(name)), "beyond the table").toEqual([]);
+    if (allowed !== undefined && !allowed.includes("any"))
+      expect(
+        declared.filter((name) => !allowed.includes(name)),
+        "beyond the table",
+      ).toEqual([]);
     const tsconfig = JSON.parse(read(`${folder}/tsconfig.json`)) as { readonly references: readonly { readonly path: string }[] };
-    expect(tsconfig.references.map((reference) => reference.path.replace("../../packages/", "")).sort(), "tsconfig references").toEqual(declared);
+    expect(tsconfig.references.map((reference) => reference.path.replace("../../packages/", "")).sort(), "tsconfig references").toEqual(
+      declared,
+    );
 
     const external = new Set(Object.keys(manifest.dependencies ?? {}));
     for (const path of sources.filter((source) => source.startsWith(`${folder}/src/`))) {
       for (const specifier of importsOf(path)) {
         if (specifier.startsWith(".") || specifier.startsWith("node:")) continue;
-        const name = specifier.split("/").slice(0, specifier.startsWith("@") ? 2 : 1).join("/");
+        const name = specifier
+          .split("/")
+          .slice(0, specifier.startsWith("@") ? 2 : 1)
+          .join("/");
         if (isTest(path) && (["vitest", "fast-check"].includes(name) || name === manifest.name || name.startsWith("@slime/"))) continue;
         expect(external.has(name), `${path} imports ${name}, which ${folder}/package.json does not name`).toBe(true);
       }
     }
-    const used = new Set(files.filter((path) => /\.ts$/.test(path)).filter((source) => source.startsWith(`${folder}/`)).flatMap(importsOf).map((specifier) => specifier.split("/").slice(0, specifier.startsWith("@") ? 2 : 1).join("/")));
-    if (folder !== "packages/testkit") expect([...external].filter((name) => !used.has(name)), "named but never imported").toEqual([]);
+    const used = new Set(
+      files
+        .filter((path) => /\.ts$/.test(path))
+        .filter((source) => source.startsWith(`${folder}/`))
+        .flatMap(importsOf)
+        .map((specifier) =>
+          specifier
+            .split("/")
+            .slice(0, specifier.startsWith("@") ? 2 : 1)
+            .join("/"),
+        ),
+    );
+    if (folder !== "packages/testkit")
+      expect(
+        [...external].filter((name) => !used.has(name)),
+        "named but never imported",
+      ).toEqual([]);
   });
 
   it("no file imports itself through others", () => {
-    const edges = new Map(production.map((path) => [path, importsOf(path).filter((s) => s.startsWith(".")).map((s) => join(dirname(path), s).replace(/\.js$/, ".ts"))]));
+    const edges = new Map(
+      production.map((path) => [
+        path,
+        importsOf(path)
+          .filter((s) => s.startsWith("."))
+          .map((s) => join(dirname(path), s).replace(/\.js$/, ".ts")),
+      ]),
+    );
     const state = new Map<string, "open" | "done">();
     const cycles: string[] = [];
     const visit = (path: string, trail: readonly string[]) => {
@@ -81,8 +131,18 @@ describe("layers", () => {
 
 /** Where a rule has exceptions they are listed here; the lists only shrink. */
 const bans: readonly { readonly name: string; readonly pattern: RegExp; readonly within: RegExp; readonly except: RegExp }[] = [
-  { name: "wall clock, chance and timers only in core and platform", pattern: /\b(Date\.now|Math\.random|setTimeout|setInterval)\(/, within: /./, except: /^packages\/(core|platform)\// },
-  { name: "process.env only in apps and platform, and where a process meets its environment", pattern: /process\.env/, within: /^packages\//, except: /^packages\/(platform|node|runtime|rewards)\// },
+  {
+    name: "wall clock, chance and timers only in core and platform",
+    pattern: /\b(Date\.now|Math\.random|setTimeout|setInterval)\(/,
+    within: /./,
+    except: /^packages\/(core|platform)\//,
+  },
+  {
+    name: "process.env only in apps and platform, and where a process meets its environment",
+    pattern: /process\.env/,
+    within: /^packages\//,
+    except: /^packages\/(platform|node|runtime|rewards)\//,
+  },
   { name: "no console", pattern: /\bconsole\./, within: /./, except: /$^/ },
   { name: "nothing is left for later", pattern: /\b(TODO|FIXME|HACK|XXX)\b/, within: /./, except: /$^/ },
   { name: "packages are imported by name", pattern: /from "(\.\.\/)+(packages|apps)\//, within: /./, except: /$^/ },
@@ -92,7 +152,11 @@ describe("bans", () => {
   it.each(bans)("$name", ({ pattern, within, except }) => {
     const found = production
       .filter((path) => within.test(path) && !except.test(path))
-      .flatMap((path) => read(path).split("\n").flatMap((line, at) => (pattern.test(line) && !/^\s*(\/\/|\*|\/\*)/.test(line) ? [`${path}:${at + 1}: ${line.trim()}`] : [])));
+      .flatMap((path) =>
+        read(path)
+          .split("\n")
+          .flatMap((line, at) => (pattern.test(line) && !/^\s*(\/\/|\*|\/\*)/.test(line) ? [`${path}:${at + 1}: ${line.trim()}`] : [])),
+      );
     expect(found).toEqual([]);
   });
 });
@@ -109,12 +173,16 @@ describe("ratchets", () => {
   it("every exported function and class says what it is for", () => {
     const bare = production.flatMap((path) => {
       const lines = read(path).split("\n");
-      return lines.flatMap((line, at) => (/^export (async )?(abstract )?(function|class) /.test(line) && !/\*\/\s*$/.test(lines[at - 1] ?? "") ? [`${path}:${at + 1}`] : []));
+      return lines.flatMap((line, at) =>
+        /^export (async )?(abstract )?(function|class) /.test(line) && !/\*\/\s*$/.test(lines[at - 1] ?? "") ? [`${path}:${at + 1}`] : [],
+      );
     });
     expect(bare.length, JSON.stringify(bare, null, 1)).toBeLessThanOrEqual(ratchet.exportsWithoutComment);
   });
 
   it("every package has a README", () => {
-    expect(workspaces.filter((folder) => !existsSync(join(root, folder, "README.md"))).map((folder) => relative(root, join(root, folder)))).toEqual([]);
+    expect(
+      workspaces.filter((folder) => !existsSync(join(root, folder, "README.md"))).map((folder) => relative(root, join(root, folder))),
+    ).toEqual([]);
   });
 });

@@ -1,1 +1,1 @@
-export { JoinOptions, nodesDirOf, parseLabels, parseMemory, parseResources, resolveJoin, type ResolvedJoin } from "./join-options.js";
+export { JoinOptions, nodesDirOf, parseLabels, parseMemory, parseResources, type ResolvedJoin, resolveJoin } from "./join-options.js";

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { systemClock, systemRandom, type Logger } from "@slime/core";
-import { startNode, type HostCommands, type NodeOver } from "@slime/node";
+import { type Logger, systemClock, systemRandom } from "@slime/core";
+import { type HostCommands, type NodeOver, startNode } from "@slime/node";
 import { detectPlatform, runDaemon } from "@slime/platform";
 import { hostEntry } from "@slime/runtime";
 import { pinoLogger } from "@slime/telemetry";
@@ -20,7 +20,12 @@ export async function joinCommand(flags: Readonly<Record<string, unknown>>, env:
   await runDaemon(
     "slime-worker",
     async ({ stopped, signal }) => {
-      const declared = { ...(options.numGpus === undefined ? {} : { numGpus: options.numGpus }), ...(options.numCpus === undefined ? {} : { numCpus: options.numCpus }), ...(memoryMib === undefined ? {} : { memoryMib }), custom };
+      const declared = {
+        ...(options.numGpus === undefined ? {} : { numGpus: options.numGpus }),
+        ...(options.numCpus === undefined ? {} : { numCpus: options.numCpus }),
+        ...(memoryMib === undefined ? {} : { memoryMib }),
+        custom,
+      };
       const node = await startNode(
         {
           headAddress: options.address,
@@ -59,7 +64,10 @@ function inWords(units: Readonly<Record<string, number>>): string {
 /** Hosts lie in the runtime package: a compiled Node entry, and the Python package beside it. */
 const hostCommands: HostCommands = (language, { interpreter }) => {
   if (language === "node") return { command: [process.execPath, hostEntry], env: {} };
-  return { command: [interpreter || "python3", "-m", "slime_actor"], env: { PYTHONPATH: join(dirname(hostEntry), "../../python"), PYTHONUNBUFFERED: "1" } };
+  return {
+    command: [interpreter || "python3", "-m", "slime_actor"],
+    env: { PYTHONPATH: join(dirname(hostEntry), "../../python"), PYTHONUNBUFFERED: "1" },
+  };
 };
 
 /** `node_modules/.bin` directories at and above this file, so that entrypoints find `slime` and the clone's tools. */

@@ -14,7 +14,7 @@ export const JoinOptions = z.strictObject({
   numGpus: count.optional().describe("virtual GPUs to declare; without it the real ones are used"),
   numCpus: amount.optional().describe("processors to give; default: what this process may use"),
   memory: z.string().optional().describe("memory to give: MiB, or with a unit (8GiB)"),
-  resources: z.string().optional().describe('further resources as JSON, for example \'{"licence": 2}\''),
+  resources: z.string().optional().describe("further resources as JSON, for example '{\"licence\": 2}'"),
   labels: z.string().optional().describe("labels that placement can ask for: zone=a,disk=ssd"),
   stateDir: z.string().optional().describe("this node's state and logs; default: below SLIME_HOME, found again after a crash"),
   name: z.string().max(80).default("").describe("shown instead of the host name"),
@@ -49,7 +49,9 @@ function homeOf(env: Env): string {
 /** Where the head of this machine listens, as it wrote down itself; it may have died since. */
 function headOfHome(env: Env): string | undefined {
   try {
-    const { grpcAddress } = JSON.parse(readFileSync(resolve(homeOf(env), "head", "head.json"), "utf8")) as { readonly grpcAddress?: unknown };
+    const { grpcAddress } = JSON.parse(readFileSync(resolve(homeOf(env), "head", "head.json"), "utf8")) as {
+      readonly grpcAddress?: unknown;
+    };
     return typeof grpcAddress === "string" ? grpcAddress : undefined;
   } catch {
     return undefined;
@@ -68,7 +70,8 @@ export function resolveJoin(flags: Readonly<Record<string, unknown>>, env: Env):
   const issues = parsed.success ? [] : parsed.error.issues.map((issue) => `${flagName(issue.path)}: ${issue.message}`);
   const options = parsed.success ? parsed.data : null;
   // Parsed from what was given, so that one wrong flag does not hide another.
-  const given = <T>(name: keyof JoinOptions, parse: (text: string) => T) => attempt(issues, () => (typeof known[name] === "string" ? parse(known[name]) : undefined));
+  const given = <T>(name: keyof JoinOptions, parse: (text: string) => T) =>
+    attempt(issues, () => (typeof known[name] === "string" ? parse(known[name]) : undefined));
   const memoryMib = given("memory", parseMemory);
   const custom = given("resources", parseResources);
   const labels = given("labels", parseLabels);
@@ -102,7 +105,8 @@ const mibPerUnit: Readonly<Record<string, number>> = { "": 1, k: 1 / 1024, m: 1,
 export function parseMemory(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim());
   const scale = mibPerUnit[(match?.[2] ?? "x").toLowerCase()];
-  if (match === null || scale === undefined) throw new RangeError(`--memory: ${JSON.stringify(text)} is no amount; write 8192 (MiB) or 8GiB`);
+  if (match === null || scale === undefined)
+    throw new RangeError(`--memory: ${JSON.stringify(text)} is no amount; write 8192 (MiB) or 8GiB`);
   return Math.floor(Number(match[1]) * scale);
 }
 

@@ -1,6 +1,6 @@
-import { Command, CommanderError } from "commander";
 import { systemClock } from "@slime/core";
 import { runCommand, supervise } from "@slime/platform";
+import { Command, CommanderError } from "commander";
 import type { StopFlags } from "./stop-command.js";
 import { version } from "./version.js";
 
@@ -18,7 +18,11 @@ Exit codes: 0 ended in order · 2 usage · 69 no head, or the state directory is
 
 const write = (text: string) => void process.stdout.write(text);
 // Commands are loaded when they run: help and usage errors come at once.
-const program = new Command("slime-worker").description("Gives this machine to a slime cluster: its processors, memory and GPUs.").version(version).showHelpAfterError("(--help shows examples)").exitOverride();
+const program = new Command("slime-worker")
+  .description("Gives this machine to a slime cluster: its processors, memory and GPUs.")
+  .version(version)
+  .showHelpAfterError("(--help shows examples)")
+  .exitOverride();
 
 program
   .command("join")
@@ -27,7 +31,7 @@ program
   .option("--num-gpus <n>", "declare n virtual GPUs; without it nvidia-smi is asked for the real ones")
   .option("--num-cpus <n>", "processors to give (default: what this process may use)")
   .option("--memory <amount>", "memory to give, in MiB or with a unit: 8GiB (default: the machine's)")
-  .option("--resources <json>", 'further resources: \'{"licence": 2}\'')
+  .option("--resources <json>", "further resources: '{\"licence\": 2}'")
   .option("--labels <list>", "labels that placement can ask for: zone=a,disk=ssd")
   .option("--state-dir <dir>", "this node's state and logs (default: below SLIME_HOME, found again after a crash)")
   .option("--name <name>", "shown instead of the host name")
@@ -63,7 +67,10 @@ program
   .option("--address <address>", "only nodes of the head at this address; a node elsewhere is stopped through it")
   .option("--state-dir <dir>", "the node that was joined with this --state-dir")
   .option("--grace <seconds>", "what actors and drivers get to end", "10")
-  .addHelpText("after", "\nExamples:\n  slime-worker stop            # the one node of this machine\n  slime-worker stop --all\n  slime-worker stop 6f2c01     # by the beginning of its id\n\nWorks without a head, and also cleans up after a daemon that was killed.")
+  .addHelpText(
+    "after",
+    "\nExamples:\n  slime-worker stop            # the one node of this machine\n  slime-worker stop --all\n  slime-worker stop 6f2c01     # by the beginning of its id\n\nWorks without a head, and also cleans up after a daemon that was killed.",
+  )
   .action(async (nodes: string[], flags: StopFlags) => (await import("./stop-command.js")).stopCommand(nodes, flags, process.env, write));
 
 program
@@ -71,7 +78,9 @@ program
   .description("nodes of this machine, with or without a head")
   .option("--state-dir <dir>", "also the node that was joined with this --state-dir")
   .option("--json", "for machines")
-  .action(async (flags: { json?: boolean; stateDir?: string }) => (await import("./status-command.js")).statusCommand(flags, process.env, write));
+  .action(async (flags: { json?: boolean; stateDir?: string }) =>
+    (await import("./status-command.js")).statusCommand(flags, process.env, write),
+  );
 
 /** The same command without --restart, again and again. */
 async function superviseJoin(): Promise<number> {
@@ -81,4 +90,6 @@ async function superviseJoin(): Promise<number> {
   return supervise({ command, clock: systemClock, log: textLog((line) => process.stderr.write(line)) });
 }
 
-await runCommand("slime-worker", () => program.parseAsync(), { exitCodeOf: (error) => (error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : null) });
+await runCommand("slime-worker", () => program.parseAsync(), {
+  exitCodeOf: (error) => (error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : null),
+});

@@ -4,9 +4,20 @@ import { detectPlatform } from "@slime/platform";
 import { nodesDirOf } from "./join-options.js";
 
 /** Nodes of this machine, by their state directories and the processes that carry their marks; needs no head. */
-export async function statusCommand(flags: { readonly json?: boolean; readonly stateDir?: string }, env: Readonly<Record<string, string | undefined>>, write: (line: string) => void): Promise<void> {
+export async function statusCommand(
+  flags: { readonly json?: boolean; readonly stateDir?: string },
+  env: Readonly<Record<string, string | undefined>>,
+  write: (line: string) => void,
+): Promise<void> {
   const nodes = await localNodes(nodesDirOf(env), flags.stateDir === undefined ? [] : [resolve(flags.stateDir)], detectPlatform(env));
-  const rows = nodes.map(({ record, pid, processes, path }) => ({ nodeId: record.nodeId, clusterId: record.clusterId, headAddress: record.headAddress, pid, processes: processes.length, stateDir: path }));
+  const rows = nodes.map(({ record, pid, processes, path }) => ({
+    nodeId: record.nodeId,
+    clusterId: record.clusterId,
+    headAddress: record.headAddress,
+    pid,
+    processes: processes.length,
+    stateDir: path,
+  }));
   if (flags.json === true) return write(`${JSON.stringify(rows, null, 2)}\n`);
   if (rows.length === 0) return write("no node of this machine is in a cluster; `slime-worker join 127.0.0.1:6380` joins one\n");
   for (const row of rows) {

@@ -41,11 +41,22 @@ function serveEngine(tokens: number): void {
     JSON.stringify({
       text: "".padEnd(tokens * 4, "tok "),
       output_ids: ids,
-      meta_info: { id: "fixed", finish_reason: { type: "length", length: tokens }, prompt_tokens: 5, completion_tokens: tokens, cached_tokens: 0, weight_version: "1", weight_version_spans: [[1, 0, tokens]], output_token_logprobs: pairs },
+      meta_info: {
+        id: "fixed",
+        finish_reason: { type: "length", length: tokens },
+        prompt_tokens: 5,
+        completion_tokens: tokens,
+        cached_tokens: 0,
+        weight_version: "1",
+        weight_version_spans: [[1, 0, tokens]],
+        output_token_logprobs: pairs,
+      },
     }),
   );
   const server = createServer((request, response) => {
-    request.resume().on("end", () => response.writeHead(200, { "content-type": "application/json", "content-length": reply.length }).end(reply));
+    request
+      .resume()
+      .on("end", () => response.writeHead(200, { "content-type": "application/json", "content-length": reply.length }).end(reply));
   });
   server.listen(0, "127.0.0.1", () => process.send?.({ port: (server.address() as AddressInfo).port, replyBytes: reply.length }));
 }
@@ -56,11 +67,25 @@ async function measure(samples: number, tokens: number): Promise<void> {
   try {
     engine = fork(self, ["engine", String(tokens)], { execArgv: process.execArgv });
     const [{ port, replyBytes }] = (await once(engine, "message")) as [{ port: number; replyBytes: number }];
-    await using cluster = await startLocalCluster({ home, workers: 1, gpusPerWorker: 0, clock: systemClock, signal: AbortSignal.timeout(timeoutMs) });
+    await using cluster = await startLocalCluster({
+      home,
+      workers: 1,
+      gpusPerWorker: 0,
+      clock: systemClock,
+      signal: AbortSignal.timeout(timeoutMs),
+    });
     const made = await rollout(cluster.headAddress, `http://127.0.0.1:${port}`, samples, tokens);
     const megabytes = (samples * replyBytes) / 1e6;
     console.log(
-      JSON.stringify({ bench: "slime.loop-lag", samples, tokens, replyBytes, ...made, megabytesPerSecond: round(megabytes / made.seconds), barMs }),
+      JSON.stringify({
+        bench: "slime.loop-lag",
+        samples,
+        tokens,
+        replyBytes,
+        ...made,
+        megabytesPerSecond: round(megabytes / made.seconds),
+        barMs,
+      }),
     );
   } finally {
     engine?.kill("SIGKILL");
@@ -94,7 +119,13 @@ async function rollout(address: string, routerUrl: string, samples: number, toke
   );
   await Promise.all(workers.map((worker) => worker.ready()));
   const rollouts = rolloutsOver(workers, { clock: systemClock, log: silentLogger });
-  const groups: PromptGroup[] = Array.from({ length: samples / samplesPerGroup }, (_, at) => ({ groupIndex: at, instanceId: `0:${at}`, prompt: "4172=", label: "1247", metadata: {} }));
+  const groups: PromptGroup[] = Array.from({ length: samples / samplesPerGroup }, (_, at) => ({
+    groupIndex: at,
+    instanceId: `0:${at}`,
+    prompt: "4172=",
+    label: "1247",
+    metadata: {},
+  }));
   const ask = (some: readonly PromptGroup[], opId: string) =>
     rollouts.rollout({
       rolloutId: 0,
@@ -131,7 +162,14 @@ async function rollout(address: string, routerUrl: string, samples: number, toke
   if (rows !== samples) throw new Error(`${rows} of ${samples} samples are in the batch`);
   await rollouts.free(result.parts);
   const ms = (nanoseconds: number) => round(nanoseconds / 1e6);
-  return { seconds: round((endMs - startMs) / 1_000), assembleMs: round(endMs - assembleMs), parts: result.parts.length, lagP50Ms: ms(delay.percentile(50)), lagP99Ms: ms(delay.percentile(99)), lagMaxMs: ms(delay.max) };
+  return {
+    seconds: round((endMs - startMs) / 1_000),
+    assembleMs: round(endMs - assembleMs),
+    parts: result.parts.length,
+    lagP50Ms: ms(delay.percentile(50)),
+    lagP99Ms: ms(delay.percentile(99)),
+    lagMaxMs: ms(delay.max),
+  };
 }
 
 function trainGroup(group: GroupOutcome): TrainGroup {

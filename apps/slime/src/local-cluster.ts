@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Clock, sleep, SlimeError } from "@slime/core";
+import { type Clock, SlimeError, sleep } from "@slime/core";
 import { detectPlatform } from "@slime/platform";
 
 /** Time a head or a worker may take until it is there. */
@@ -41,12 +41,19 @@ export async function startLocalCluster(options: LocalClusterOptions): Promise<L
     const fd = openSync(log, "a");
     const entry = fileURLToPath(new URL(`../../${app}/bin/${app}.mjs`, import.meta.url));
     // A group of its own: Ctrl-C reaches this process alone, which then ends the cluster in order.
-    const child = spawn(process.execPath, [entry, ...args], { detached: true, stdio: ["ignore", fd, fd], env: { ...process.env, SLIME_HOME: options.home, SLIME_LOG: "json" } });
+    const child = spawn(process.execPath, [entry, ...args], {
+      detached: true,
+      stdio: ["ignore", fd, fd],
+      env: { ...process.env, SLIME_HOME: options.home, SLIME_LOG: "json" },
+    });
     closeSync(fd);
     children.push(child);
     return { child, log, name };
   };
-  const until = async <T>(what: { readonly child: ChildProcess; readonly log: string; readonly name: string }, check: () => Promise<T | null>): Promise<T> => {
+  const until = async <T>(
+    what: { readonly child: ChildProcess; readonly log: string; readonly name: string },
+    check: () => Promise<T | null>,
+  ): Promise<T> => {
     for (const started = options.clock.nowMs(); ; ) {
       options.signal.throwIfAborted();
       const value = await check();
@@ -54,7 +61,11 @@ export async function startLocalCluster(options: LocalClusterOptions): Promise<L
       const late = options.clock.nowMs() - started > startMsMax;
       if (late || what.child.exitCode !== null) {
         const tail = existsSync(what.log) ? readFileSync(what.log, "utf8").trim().split("\n").slice(-5).join("\n") : "";
-        throw new SlimeError("process.start", `${what.name} ${late ? `was not ready within ${startMsMax} ms` : `ended with exit code ${what.child.exitCode}`}; ${what.log} ends:\n${tail}`, { what: what.name });
+        throw new SlimeError(
+          "process.start",
+          `${what.name} ${late ? `was not ready within ${startMsMax} ms` : `ended with exit code ${what.child.exitCode}`}; ${what.log} ends:\n${tail}`,
+          { what: what.name },
+        );
       }
       await sleep(options.clock, pollMs, options.signal);
     }
@@ -77,10 +88,17 @@ export async function startLocalCluster(options: LocalClusterOptions): Promise<L
     const workers = Array.from({ length: options.workers }, (_, at) =>
       launch("slime-worker", ["join", facts.grpcAddress, "--num-gpus", String(options.gpusPerWorker)], `worker-${at + 1}`),
     );
-    for (const [at, worker] of workers.entries()) await until(worker, async () => ((await aliveNodes(facts.httpAddress)) > at ? true : null));
+    for (const [at, worker] of workers.entries())
+      await until(worker, async () => ((await aliveNodes(facts.httpAddress)) > at ? true : null));
     let stopping: Promise<readonly number[]> | undefined;
     const stop = () => (stopping ??= end().then(() => leftOver(facts.clusterId)));
-    return { clusterId: facts.clusterId, headAddress: facts.grpcAddress, httpAddress: facts.httpAddress, stop, [Symbol.asyncDispose]: async () => void (await stop()) };
+    return {
+      clusterId: facts.clusterId,
+      headAddress: facts.grpcAddress,
+      httpAddress: facts.httpAddress,
+      stop,
+      [Symbol.asyncDispose]: async () => void (await stop()),
+    };
   } catch (error) {
     await end();
     throw error;

@@ -1,7 +1,7 @@
-export { compiledUrl } from "./compiled.js";
 export { abortable, type Deadline, deadline } from "./abort.js";
 export { type BackoffPolicy, backoffDelayMs, defaultBackoff } from "./backoff.js";
 export { type Clock, sleep, systemClock, type Timer } from "./clock.js";
+export { compiledUrl } from "./compiled.js";
 export {
   causeChain,
   type DeathRecord,

@@ -2,14 +2,15 @@
  * GRPO on examples/sort (put four digits in order), from scratch, trainer and sampler in this one process: how the quickstart's
  * hyper-parameters were chosen. SORT_SETTINGS: JSON over the defaults below; SORT_SEEDS: "1,2,3"; SORT_VERBOSE=1: the curve.
  */
+
+import { readFileSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 import { groupNormalise } from "@slime/algorithms";
 import { type OptimizerConfig, type Sample, toColumns } from "@slime/backend";
 import { seededRandom } from "@slime/core";
 import { Arena, EmbeddedTrainer, type ModelConfig, readModelConfig, soloCollective } from "@slime/embedded";
 import { defaultLoss, defaultOptimizer, modelDirectory, rankBatch } from "@slime/embedded/testing";
-import { readFileSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
 import { BenchSampler, type Drawn } from "./sampler.js";
 
 const example = fileURLToPath(new URL("../../../../examples/sort/", import.meta.url));

@@ -3,7 +3,7 @@
  * both meet the same machine. Prints GFLOP/s of both, their ratio and milliseconds; best of the rounds. Arguments: hidden layers tokens sequence.
  */
 import { seededRandom } from "@slime/core";
-import { Arena, Decoder, parameterLayout, WeightSet, initialWeights } from "@slime/embedded";
+import { Arena, Decoder, initialWeights, parameterLayout, WeightSet } from "@slime/embedded";
 import { randomPacked, tinyConfig } from "@slime/embedded/testing";
 
 const [hidden = 64, layers = 2, tokens = 2048, sequence = 32] = process.argv.slice(2).map(Number);

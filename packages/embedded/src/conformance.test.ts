@@ -1,7 +1,7 @@
-import { type Collective, gangOf } from "@slime/backend";
-import { conformanceLoss, trainerConformance, type TrainerSubject } from "@slime/backend/conformance";
-import { systemClock } from "@slime/core";
 import { rm } from "node:fs/promises";
+import { type Collective, gangOf } from "@slime/backend";
+import { conformanceLoss, type TrainerSubject, trainerConformance } from "@slime/backend/conformance";
+import { systemClock } from "@slime/core";
 import { memoryCollectives } from "./collective.js";
 import { defaultOptimizer, modelDirectory, tinyConfig } from "./testing/index.js";
 import { EmbeddedTrainer } from "./trainer.js";

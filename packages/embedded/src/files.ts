@@ -1,6 +1,6 @@
-import { SlimeError } from "@slime/core";
 import { copyFile, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { SlimeError } from "@slime/core";
 
 /**
  * Replaces a file whole or not at all: written beside it, flushed, renamed, and the directory flushed.

@@ -1,7 +1,7 @@
-import { SlimeError } from "@slime/core";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { SlimeError } from "@slime/core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeDirectoryAtomic, writeFileAtomic } from "./files.js";
 import { readModelConfig, readModelWeights, tensorsOf, writeHfCheckpoint } from "./hf-checkpoint.js";

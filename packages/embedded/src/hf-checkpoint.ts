@@ -1,5 +1,5 @@
-import { SlimeError } from "@slime/core";
 import { dirname, join } from "node:path";
+import { SlimeError } from "@slime/core";
 import { copyFiles, readJson, readWanted, writeDirectoryAtomic, writeFileAtomic } from "./files.js";
 import { parameterLayout } from "./layout.js";
 import { type ModelConfig, modelConfigJson, parseModelConfig } from "./model-config.js";

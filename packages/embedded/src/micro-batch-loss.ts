@@ -1,8 +1,8 @@
 import {
   klTokens,
   maskedMoments,
-  objective,
   type ObjectiveOptions,
+  objective,
   reduceTokens,
   rolloutMeanWeights,
   tisWeights,

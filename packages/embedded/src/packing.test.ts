@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { passesOf, packSamples } from "./packing.js";
+import { packSamples, passesOf } from "./packing.js";
 import { randomColumns, tinyConfig } from "./testing/index.js";
 
 describe("passesOf", () => {

@@ -1,7 +1,7 @@
+import { mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
 import type { OptimizerConfig } from "@slime/backend";
 import { SlimeError } from "@slime/core";
-import { join } from "node:path";
-import { mkdir, readdir } from "node:fs/promises";
 import { type AppliedStep, decodeApplied, encodeApplied } from "./applied-record.js";
 import { Decoder } from "./decoder.js";
 import { readJson, readWanted, writeFileAtomic } from "./files.js";

@@ -1,8 +1,8 @@
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
 import type { Collective, LossConfig, Op, OptimizerConfig, RankBatch, TrainerInit, TrainStepRequest } from "@slime/backend";
 import { selectRows } from "@slime/backend";
 import { SlimeError } from "@slime/core";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memoryCollectives, soloCollective } from "./collective.js";
 import { StepLoss } from "./micro-batch-loss.js";

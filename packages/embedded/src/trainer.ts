@@ -1,9 +1,12 @@
+import { rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import type {
   Collective,
   ExportedWeights,
+  LogProbsRequest,
   ModelTag,
   Op,
-  LogProbsRequest,
   SaveRequest,
   TokenValues,
   TrainerInfo,
@@ -13,14 +16,11 @@ import type {
   TrainStepResult,
 } from "@slime/backend";
 import { type Clock, deadline, invariant, SlimeError, systemClock } from "@slime/core";
-import { rm } from "node:fs/promises";
-import { join, resolve } from "node:path";
-import { setImmediate } from "node:timers/promises";
 import { appliedStep } from "./applied-record.js";
 import { checksumHex } from "./checksum.js";
 import { writeFileAtomic } from "./files.js";
 import { readModelConfig, readModelWeights } from "./hf-checkpoint.js";
-import { emptyTokenValues, spreadRows, StepLoss, summedMetrics } from "./micro-batch-loss.js";
+import { emptyTokenValues, StepLoss, spreadRows, summedMetrics } from "./micro-batch-loss.js";
 import { checkRows, packSamples, passesOf } from "./packing.js";
 import { RecordedOps } from "./recorded-ops.js";
 import { TrainerState } from "./trainer-state.js";

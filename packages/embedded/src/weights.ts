@@ -1,6 +1,6 @@
 import { invariant, seededRandom } from "@slime/core";
 import type { Arena } from "./kernels.js";
-import { parameterLayout, type ParameterLayout } from "./layout.js";
+import { type ParameterLayout, parameterLayout } from "./layout.js";
 import type { ModelConfig } from "./model-config.js";
 
 /** Byte addresses of one layer's weights. Those ending in T are transposed copies, [in, out], which the forward pass multiplies by. */

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { sleep, type Clock, type Logger } from "@slime/core";
+import { type Clock, type Logger, sleep } from "@slime/core";
 import { readTextIfThere } from "@slime/platform";
 import { StartActor, StartJob } from "@slime/rpc/control";
 import type { Bundles, Reservation } from "./bundles.js";
@@ -11,7 +11,8 @@ import type { Adopted } from "./process-keeper.js";
 export function adoptionEvent({ record, start }: Adopted, logPath: string): NodeEvent {
   const { processId, identity } = record;
   const language = record.command.includes("-m") ? "python" : "node";
-  if (record.kind === "driver" && start !== null) return { kind: "adopted_job", processId, pid: identity.pid, logPath, start: StartJob.decode(start) };
+  if (record.kind === "driver" && start !== null)
+    return { kind: "adopted_job", processId, pid: identity.pid, logPath, start: StartJob.decode(start) };
   if (start !== null) return { kind: "adopted_actor", processId, pid: identity.pid, language, start: StartActor.decode(start) };
   return { kind: "adopted_host", processId, language };
 }
@@ -31,8 +32,17 @@ export async function readBundles(stateDir: string, log: Logger): Promise<Bundle
 }
 
 /** Waits, bounded, until every adopted process has spoken or has turned out to be dead, so that the first hello is true. */
-export async function settle(adopted: readonly Adopted[], state: () => NodeState, spoken: (processId: string) => boolean, living: (processId: string) => boolean, clock: Clock): Promise<void> {
+export async function settle(
+  adopted: readonly Adopted[],
+  state: () => NodeState,
+  spoken: (processId: string) => boolean,
+  living: (processId: string) => boolean,
+  clock: Clock,
+): Promise<void> {
   const untilMs = clock.nowMs() + nodeLimits.adoptionMsMax;
-  const open = () => adopted.some(({ record: { processId, kind } }) => living(processId) && kind === "host" && state().hosts.has(processId) && !spoken(processId));
+  const open = () =>
+    adopted.some(
+      ({ record: { processId, kind } }) => living(processId) && kind === "host" && state().hosts.has(processId) && !spoken(processId),
+    );
   while (open() && clock.nowMs() < untilMs) await sleep(clock, 50);
 }

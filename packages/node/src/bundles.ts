@@ -46,9 +46,17 @@ export function reservedShares(bundles: Bundles, except = ""): Map<number, numbe
 /** @throws SlimeError `conflict` that names the GPU (B3) or `not_found` for one this node lacks. */
 export function checkShares(wanted: GpuShares, taken: GpuShares, gpuCount: number, who: string): void {
   for (const [index, units] of wanted) {
-    if (index >= gpuCount) throw new SlimeError("not_found", `${who} is planned onto GPU ${index}; this node has ${gpuCount}`, { kind: "gpu", id: String(index) });
+    if (index >= gpuCount)
+      throw new SlimeError("not_found", `${who} is planned onto GPU ${index}; this node has ${gpuCount}`, {
+        kind: "gpu",
+        id: String(index),
+      });
     const held = taken.get(index) ?? 0;
-    if (held + units > wholeGpu) throw new SlimeError("conflict", `${who} wants ${units / wholeGpu} of GPU ${index}, of which ${held / wholeGpu} is held (B3)`, { kind: "gpu", id: String(index) });
+    if (held + units > wholeGpu)
+      throw new SlimeError("conflict", `${who} wants ${units / wholeGpu} of GPU ${index}, of which ${held / wholeGpu} is held (B3)`, {
+        kind: "gpu",
+        id: String(index),
+      });
   }
 }
 
@@ -63,9 +71,15 @@ const done = (bundles: Bundles): BundleStep => ({ bundles, failure: null });
  * Reserves bundles for a while.
  * @param outside shares that actors outside of any group hold.
  */
-export function prepareBundles(bundles: Bundles, wanted: { readonly id: string; readonly generation: number; readonly bundles: readonly PlannedBundle[] }, outside: GpuShares, gpuCount: number): BundleStep {
+export function prepareBundles(
+  bundles: Bundles,
+  wanted: { readonly id: string; readonly generation: number; readonly bundles: readonly PlannedBundle[] },
+  outside: GpuShares,
+  gpuCount: number,
+): BundleStep {
   const current = bundles.get(wanted.id);
-  if (current !== undefined && current.generation > wanted.generation) return stale(bundles, wanted.id, wanted.generation, current.generation);
+  if (current !== undefined && current.generation > wanted.generation)
+    return stale(bundles, wanted.id, wanted.generation, current.generation);
   if (current?.generation === wanted.generation) return done(bundles);
   const reservation: Reservation = { generation: wanted.generation, bundles: wanted.bundles, committed: false };
   try {
@@ -81,7 +95,13 @@ export function prepareBundles(bundles: Bundles, wanted: { readonly id: string; 
 export function commitBundles(bundles: Bundles, id: string, generation: number): BundleStep {
   const current = bundles.get(id);
   if (current === undefined || current.generation < generation) {
-    return { bundles, failure: new SlimeError("not_found", `nothing is prepared here for ${id} generation ${generation}: its reservation lapsed`, { kind: "placement group", id }) };
+    return {
+      bundles,
+      failure: new SlimeError("not_found", `nothing is prepared here for ${id} generation ${generation}: its reservation lapsed`, {
+        kind: "placement group",
+        id,
+      }),
+    };
   }
   if (current.generation > generation) return stale(bundles, id, generation, current.generation);
   return done(new Map(bundles).set(id, { ...current, committed: true }));
@@ -108,5 +128,11 @@ function without(bundles: Bundles, id: string): Bundles {
 }
 
 function stale(bundles: Bundles, id: string, generation: number, current: number): BundleStep {
-  return { bundles, failure: new SlimeError("conflict", `${id} is at generation ${current} here; ${generation} is stale (B2)`, { kind: "placement group", id }) };
+  return {
+    bundles,
+    failure: new SlimeError("conflict", `${id} is at generation ${current} here; ${generation} is stale (B2)`, {
+      kind: "placement group",
+      id,
+    }),
+  };
 }

@@ -1,11 +1,20 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { SlimeError, systemRandom, type Clock } from "@slime/core";
+import { type Clock, SlimeError, systemRandom } from "@slime/core";
 import { ObjectStore } from "@slime/object-store";
-import { acquireLock, killMarked, livingOwner, portLeases, socketDirOf, storeDirOf, type Platform, type ProcessEntry } from "@slime/platform";
+import {
+  acquireLock,
+  killMarked,
+  livingOwner,
+  type Platform,
+  type ProcessEntry,
+  portLeases,
+  socketDirOf,
+  storeDirOf,
+} from "@slime/platform";
 import { hostEnvironment, nodeSocketName } from "@slime/rpc";
 import { nodeLimits } from "./limits.js";
-import { directories, lockPath, readNodeRecord, saveNodeRecord, type NodeRecord } from "./node-directory.js";
+import { directories, lockPath, type NodeRecord, readNodeRecord, saveNodeRecord } from "./node-directory.js";
 import { enterSite } from "./site.js";
 
 /** A node as its state directory on this machine shows it, whether or not any head is there. */
@@ -36,11 +45,22 @@ export async function localNodes(nodesDir: string, extra: readonly string[], pla
  * socket directory and the object store. Logs stay. Resolves with the pids that could not be ended.
  * @throws SlimeError `state.locked` when a daemon took the directory over meanwhile.
  */
-export async function endDeadNode(node: LocalNode, tools: { readonly platform: Platform; readonly clock: Clock; readonly env: Readonly<Record<string, string | undefined>>; readonly graceMs: number }): Promise<readonly number[]> {
+export async function endDeadNode(
+  node: LocalNode,
+  tools: {
+    readonly platform: Platform;
+    readonly clock: Clock;
+    readonly env: Readonly<Record<string, string | undefined>>;
+    readonly graceMs: number;
+  },
+): Promise<readonly number[]> {
   const { platform, clock, env } = tools;
   const { nodeId, clusterId } = node.record;
   await using lock = await acquireLock(lockPath(node.path), `slime-worker stop of ${nodeId}`, platform.processes);
-  const left = await killMarked({ name: hostEnvironment.nodeId, value: nodeId }, { processes: platform.processes, clock, graceMs: Math.min(tools.graceMs, nodeLimits.stopGraceMs) });
+  const left = await killMarked(
+    { name: hostEnvironment.nodeId, value: nodeId },
+    { processes: platform.processes, clock, graceMs: Math.min(tools.graceMs, nodeLimits.stopGraceMs) },
+  );
   const socketDir = socketDirOf(clusterId, env["SLIME_SOCKET_DIR"]);
   const site = await enterSite(socketDir, nodeId, platform.processes);
   await rm(join(socketDir, nodeSocketName(nodeId)), { force: true });
@@ -56,7 +76,12 @@ export async function endDeadNode(node: LocalNode, tools: { readonly platform: P
 export function findLocal(nodes: readonly LocalNode[], wanted: string): LocalNode {
   const matches = nodes.filter(({ record }) => record.nodeId.startsWith(wanted) || record.nodeId.startsWith(`node_${wanted}`));
   const [first] = matches;
-  if (first === undefined) throw new SlimeError("not_found", `no node ${wanted} on this machine; \`slime-worker status\` lists them`, { kind: "node", id: wanted });
-  if (matches.length > 1) throw new SlimeError("conflict", `${wanted} begins ${matches.length} node ids here: give more of it`, { kind: "node", id: wanted });
+  if (first === undefined)
+    throw new SlimeError("not_found", `no node ${wanted} on this machine; \`slime-worker status\` lists them`, {
+      kind: "node",
+      id: wanted,
+    });
+  if (matches.length > 1)
+    throw new SlimeError("conflict", `${wanted} begins ${matches.length} node ids here: give more of it`, { kind: "node", id: wanted });
   return first;
 }

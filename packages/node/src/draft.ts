@@ -1,8 +1,8 @@
 import type { GpuDevice } from "@slime/platform";
 import type { PlannedBundle } from "@slime/rpc/control";
-import { gpuShares, reservedShares, sumShares, type GpuShares } from "./bundles.js";
-import type { ActorState, EndedActor, EndedJob, HostState, JobState, Language, Life, NodeEffect, NodeState } from "./node-state.js";
+import { type GpuShares, gpuShares, reservedShares, sumShares } from "./bundles.js";
 import { nodeLimits } from "./limits.js";
+import type { ActorState, EndedActor, EndedJob, HostState, JobState, Language, Life, NodeEffect, NodeState } from "./node-state.js";
 
 /** What the machine is told of the world beside the event; all of it injected, so that a run replays. */
 export interface StepContext {
@@ -51,7 +51,10 @@ export function stateOf(draft: Draft): NodeState {
 }
 
 /** The actor whose life runs in this process. */
-export function actorIn(draft: Draft, processId: string): { readonly actorId: string; readonly actor: ActorState; readonly life: Life } | null {
+export function actorIn(
+  draft: Draft,
+  processId: string,
+): { readonly actorId: string; readonly actor: ActorState; readonly life: Life } | null {
   for (const [actorId, actor] of draft.actors) {
     if (actor.life?.processId === processId) return { actorId, actor, life: actor.life };
   }
@@ -76,19 +79,26 @@ export function dropNext(draft: Draft, actorId: string): void {
  * Shares held by actors outside of placement groups; those inside use their group's, for as long as it is reserved here.
  * @param wanted a reservation about to be made, which then speaks for the actors inside it.
  */
-export function sharesOutside(draft: Draft, wanted: { readonly id: string; readonly bundles: readonly PlannedBundle[] } = { id: "", bundles: [] }): GpuShares {
+export function sharesOutside(
+  draft: Draft,
+  wanted: { readonly id: string; readonly bundles: readonly PlannedBundle[] } = { id: "", bundles: [] },
+): GpuShares {
   const covered = ({ start }: Life): boolean => {
     const groupId = start.spec?.placementGroupId ?? "";
     if (groupId === "") return false;
     const reserved = [...(draft.bundles.get(groupId)?.bundles ?? []), ...(wanted.id === groupId ? wanted.bundles : [])];
-    return start.gpuIndices.every((gpu) => reserved.some((bundle) => bundle.index === start.spec?.bundleIndex && bundle.gpuIndices.includes(gpu)));
+    return start.gpuIndices.every((gpu) =>
+      reserved.some((bundle) => bundle.index === start.spec?.bundleIndex && bundle.gpuIndices.includes(gpu)),
+    );
   };
   return sumShares([...draft.actors.values()].flatMap(({ life }) => (life === null || covered(life) ? [] : [sharesOf(life)])));
 }
 
 /** Shares that lives hold, whoever promised them; with `ending`, only those that are on their way out. */
 export function sharesLived(draft: Draft, ending: boolean): GpuShares {
-  return sumShares([...draft.actors.values()].flatMap(({ life }) => (life === null || (ending && life.phase !== "ending") ? [] : [sharesOf(life)])));
+  return sumShares(
+    [...draft.actors.values()].flatMap(({ life }) => (life === null || (ending && life.phase !== "ending") ? [] : [sharesOf(life)])),
+  );
 }
 
 function sharesOf({ start }: Life): GpuShares {
@@ -103,7 +113,9 @@ export function sharesTaken(draft: Draft): GpuShares {
 /** Starts hosts until the pool is full, unless the node stops or hosts keep dying. Python hosts are not kept: they start fast. */
 export function fillPool(draft: Draft): void {
   if (draft.stopping || draft.poolDeaths >= nodeLimits.poolDeathsMax) return;
-  const ready = [...draft.hosts.values()].filter((host) => host.kind === "idle" || (host.kind === "starting" && host.actorId === null)).length;
+  const ready = [...draft.hosts.values()].filter(
+    (host) => host.kind === "idle" || (host.kind === "starting" && host.actorId === null),
+  ).length;
   for (let missing = draft.context.poolSize - ready; missing > 0; missing--) startHost(draft, "node", null);
 }
 

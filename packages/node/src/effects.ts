@@ -1,13 +1,21 @@
 import { rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { SlimeError, unreachable, type Clock, type Logger, type Timer } from "@slime/core";
+import { type Clock, type Logger, SlimeError, type Timer, unreachable } from "@slime/core";
 import type { ObjectStore } from "@slime/object-store";
-import { assignmentLogBase, privateDirectory, writeFileAtomic, type Assignment, type GpuDevice, type OwnershipRecord, type PortLeases } from "@slime/platform";
-import { actorSocketName, type ActorSpec } from "@slime/rpc";
-import { StartActor, StartJob, type NodeUp } from "@slime/rpc/control";
+import {
+  type Assignment,
+  assignmentLogBase,
+  type GpuDevice,
+  type OwnershipRecord,
+  type PortLeases,
+  privateDirectory,
+  writeFileAtomic,
+} from "@slime/platform";
+import { type ActorSpec, actorSocketName } from "@slime/rpc";
+import { type NodeUp, StartActor, StartJob } from "@slime/rpc/control";
 import type { Bundles } from "./bundles.js";
-import { actorEnvironment, driverEnvironment, processEnvironment, type NodeEnvironment } from "./environment.js";
+import { actorEnvironment, driverEnvironment, type NodeEnvironment, processEnvironment } from "./environment.js";
 import type { HostCommands } from "./host-commands.js";
 import type { HostServer } from "./host-server.js";
 import { nodeLimits } from "./limits.js";
@@ -80,7 +88,8 @@ export function effectRunner(tools: EffectTools): EffectRunner {
       await tools.hosts.call(processId, "host.assign", hostSpec(start, gpusOf(tools, start)), nodeLimits.hostCallMsMax);
     } catch (error) {
       // A host that lost its connection registers again and is told again; any other refusal is final.
-      if (SlimeError.is(error, "actor.unavailable") || SlimeError.is(error, "wire.broken") || SlimeError.is(error, "call.cancelled")) return;
+      if (SlimeError.is(error, "actor.unavailable") || SlimeError.is(error, "wire.broken") || SlimeError.is(error, "call.cancelled"))
+        return;
       log.error("actor.assign_failed", { processId, actorId: spec.actorId, error });
       run({ kind: "end", processId, graceMs: 0, reason: "it did not take its actor on" });
     }
@@ -89,7 +98,9 @@ export function effectRunner(tools: EffectTools): EffectRunner {
   const end = (effect: Extract<NodeEffect, { kind: "end" }>) => {
     const { processId, graceMs, reason } = effect;
     if (launching.has(processId)) return void launching.set(processId, effect);
-    const ask = tools.hosts.connected(processId) ? () => tools.hosts.call(processId, "host.shutdown", { graceMs, reason }, graceMs + nodeLimits.hostCallMsMax) : null;
+    const ask = tools.hosts.connected(processId)
+      ? () => tools.hosts.call(processId, "host.shutdown", { graceMs, reason }, graceMs + nodeLimits.hostCallMsMax)
+      : null;
     keeper.end(processId, graceMs, ask);
   };
 
@@ -112,7 +123,9 @@ export function effectRunner(tools: EffectTools): EffectRunner {
       case "free_job":
         return freeJob(tools, effect.jobId);
       case "save_bundles":
-        savingBundles = savingBundles.then(() => saveBundles(tools.stateDir, tools.state().bundles)).catch((error: unknown) => log.error("node.state_not_saved", { error }));
+        savingBundles = savingBundles
+          .then(() => saveBundles(tools.stateDir, tools.state().bundles))
+          .catch((error: unknown) => log.error("node.state_not_saved", { error }));
         return;
       case "timer": {
         const timer = clock.after(effect.delayMs, () => {
@@ -141,13 +154,21 @@ export function effectRunner(tools: EffectTools): EffectRunner {
 
 /** The log people are pointed to: a driver's readable link, a host's stderr. */
 export function logPathOf(stateDir: string, record: OwnershipRecord): string {
-  return record.kind === "driver" && record.assignment !== null ? `${assignmentLogBase(join(stateDir, "logs"), record.assignment)}.log` : record.logs.stderr;
+  return record.kind === "driver" && record.assignment !== null
+    ? `${assignmentLogBase(join(stateDir, "logs"), record.assignment)}.log`
+    : record.logs.stderr;
 }
 
 /** Whose a process is, for its ownership record. */
 export function assignmentOf(start: StartActor): Assignment {
   const spec = start.spec;
-  return { kind: "actor", jobId: spec?.jobId ?? "", actorId: spec?.actorId ?? "", incarnation: start.incarnation, name: spec?.name || spec?.className || "actor" };
+  return {
+    kind: "actor",
+    jobId: spec?.jobId ?? "",
+    actorId: spec?.actorId ?? "",
+    incarnation: start.incarnation,
+    name: spec?.name || spec?.className || "actor",
+  };
 }
 
 function gpusOf(tools: EffectTools, start: StartActor): readonly GpuDevice[] {
@@ -169,7 +190,9 @@ function hostOrder(tools: EffectTools, effect: Extract<NodeEffect, { kind: "laun
 
 /** A host's own search path goes in front of what is there. */
 function merged(own: Readonly<Record<string, string>>, before: Readonly<Record<string, string | undefined>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(own).map(([name, value]) => [name, name.endsWith("PATH") && before[name] ? `${value}:${before[name]}` : value]));
+  return Object.fromEntries(
+    Object.entries(own).map(([name, value]) => [name, name.endsWith("PATH") && before[name] ? `${value}:${before[name]}` : value]),
+  );
 }
 
 function driverOrder(tools: EffectTools, effect: Extract<NodeEffect, { kind: "launch_driver" }>): Omit<LaunchOrder, "onStarted"> {

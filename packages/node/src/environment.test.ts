@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
 import type { ActorSpec, JobSpec } from "@slime/rpc/control";
-import { actorEnvironment, driverEnvironment, needsFreshProcess, processEnvironment, type NodeEnvironment } from "./environment.js";
+import { describe, expect, it } from "vitest";
+import { actorEnvironment, driverEnvironment, type NodeEnvironment, needsFreshProcess, processEnvironment } from "./environment.js";
 
 const node: NodeEnvironment = {
   base: { PATH: "/bin", HOME: "/h", SHARED: "node", SLIME_JOB_ID: "another's", GONE: undefined },
@@ -15,12 +15,20 @@ const node: NodeEnvironment = {
   binDirs: ["/clone/bin"],
 };
 const gpu = (index: number, virtual: boolean) => ({ index, uuid: `GPU-${index}`, name: "", memoryMib: 0, virtual });
-const spec = (change: Partial<ActorSpec>) => ({ jobId: "job_1", actorId: "actor_1", env: {}, gpuVisibility: "assigned", ...change }) as ActorSpec;
+const spec = (change: Partial<ActorSpec>) =>
+  ({ jobId: "job_1", actorId: "actor_1", env: {}, gpuVisibility: "assigned", ...change }) as ActorSpec;
 
 describe("environments", () => {
   it("mark every process, and hand on no other's marks", () => {
     const env = processEnvironment(node, "proc_1");
-    expect(env).toMatchObject({ PATH: "/clone/bin:/bin", HOME: "/h", SLIME_CLUSTER_ID: "cluster_1", SLIME_NODE_ID: "node_1", SLIME_PROCESS_ID: "proc_1", SLIME_NODE_SOCKET: "/s/n.sock" });
+    expect(env).toMatchObject({
+      PATH: "/clone/bin:/bin",
+      HOME: "/h",
+      SLIME_CLUSTER_ID: "cluster_1",
+      SLIME_NODE_ID: "node_1",
+      SLIME_PROCESS_ID: "proc_1",
+      SLIME_NODE_SOCKET: "/s/n.sock",
+    });
     expect(Object.keys(env)).not.toContain("SLIME_JOB_ID");
     expect(Object.keys(env)).not.toContain("GONE");
   });
@@ -30,7 +38,14 @@ describe("environments", () => {
   });
   it("give a driver its job's variables, our PATH in front of its own, and no GPU", () => {
     const job = { jobId: "job_1", env: { PATH: "/mine", SHARED: "job", SLIME_NODE_ID: "forged" } } as unknown as JobSpec;
-    expect(driverEnvironment(node, "proc_1", job)).toMatchObject({ PATH: "/clone/bin:/mine", SHARED: "job", SLIME_NODE_ID: "node_1", SLIME_JOB_ID: "job_1", SLIME_HTTP_ADDRESS: "127.0.0.1:8265", CUDA_VISIBLE_DEVICES: "" });
+    expect(driverEnvironment(node, "proc_1", job)).toMatchObject({
+      PATH: "/clone/bin:/mine",
+      SHARED: "job",
+      SLIME_NODE_ID: "node_1",
+      SLIME_JOB_ID: "job_1",
+      SLIME_HTTP_ADDRESS: "127.0.0.1:8265",
+      CUDA_VISIBLE_DEVICES: "",
+    });
   });
   it.each([
     ["assigned", [gpu(1, false), gpu(3, false)], "GPU-1,GPU-3"],
@@ -42,6 +57,12 @@ describe("environments", () => {
     expect(actorEnvironment(spec({ gpuVisibility }), 1, gpus)["CUDA_VISIBLE_DEVICES"]).toBe(visible);
   });
   it("know what a prestarted process would get too late", () => {
-    expect([{}, { FOO: "1" }, { NODE_OPTIONS: "x" }, { LD_LIBRARY_PATH: "x" }, { TZ: "UTC" }].map(needsFreshProcess)).toEqual([false, false, true, true, true]);
+    expect([{}, { FOO: "1" }, { NODE_OPTIONS: "x" }, { LD_LIBRARY_PATH: "x" }, { TZ: "UTC" }].map(needsFreshProcess)).toEqual([
+      false,
+      false,
+      true,
+      true,
+      true,
+    ]);
   });
 });

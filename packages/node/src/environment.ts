@@ -1,6 +1,6 @@
 import type { GpuDevice } from "@slime/platform";
-import type { ActorSpec as PlannedActor, JobSpec } from "@slime/rpc/control";
 import { hostEnvironment } from "@slime/rpc";
+import type { JobSpec, ActorSpec as PlannedActor } from "@slime/rpc/control";
 
 /** What every process of a node is told, whoever it becomes. */
 export interface NodeEnvironment {
@@ -33,7 +33,9 @@ export function needsFreshProcess(env: Env): boolean {
 
 /** The environment of a process at exec, before it belongs to anybody. */
 export function processEnvironment(node: NodeEnvironment, processId: string): Env {
-  const base = Object.fromEntries(Object.entries(node.base).flatMap(([name, value]) => (value === undefined || notInherited.has(name) ? [] : [[name, value]])));
+  const base = Object.fromEntries(
+    Object.entries(node.base).flatMap(([name, value]) => (value === undefined || notInherited.has(name) ? [] : [[name, value]])),
+  );
   const path = [...node.binDirs, base["PATH"] ?? "/usr/local/bin:/usr/bin:/bin"].join(":");
   return { ...base, PATH: path, ...marksOf(node), [hostEnvironment.processId]: processId };
 }
@@ -69,7 +71,15 @@ export function actorEnvironment(spec: PlannedActor, incarnation: number, gpus: 
 export function driverEnvironment(node: NodeEnvironment, processId: string, spec: JobSpec): Env {
   const own = processEnvironment(node, processId);
   const path = spec.env["PATH"] === undefined ? {} : { PATH: [...node.binDirs, spec.env["PATH"]].join(":") };
-  return { ...own, ...spec.env, ...path, ...marksOf(node), [hostEnvironment.processId]: processId, [hostEnvironment.jobId]: spec.jobId, CUDA_VISIBLE_DEVICES: "" };
+  return {
+    ...own,
+    ...spec.env,
+    ...path,
+    ...marksOf(node),
+    [hostEnvironment.processId]: processId,
+    [hostEnvironment.jobId]: spec.jobId,
+    CUDA_VISIBLE_DEVICES: "",
+  };
 }
 
 /** Real GPUs are named by UUID, which no reordering changes; declared ones by index, for they have no other name to CUDA. */

@@ -16,7 +16,13 @@ export function headEvent(down: NodeDown): NodeEvent | { readonly kind: "shutdow
     case "forgetJob":
       return { kind: "forget_job", jobId: message.value.jobId };
     case "prepare":
-      return { kind: "prepare", id: message.value.placementGroupId, generation: message.value.generation, bundles: message.value.bundles, ttlMs: message.value.ttlMs };
+      return {
+        kind: "prepare",
+        id: message.value.placementGroupId,
+        generation: message.value.generation,
+        bundles: message.value.bundles,
+        ttlMs: message.value.ttlMs,
+      };
     case "commit":
       return { kind: "commit", id: message.value.placementGroupId, generation: message.value.generation };
     case "release":

@@ -2,9 +2,9 @@ import { randomUUID } from "node:crypto";
 import { SlimeError, seededRandom, silentLogger, systemClock } from "@slime/core";
 import { until } from "@slime/platform/testing";
 import { toFailure } from "@slime/rpc";
-import { NodeHello, type Heartbeat, type NodeDown } from "@slime/rpc/control";
+import { type Heartbeat, type NodeDown, NodeHello } from "@slime/rpc/control";
 import { afterEach, describe, expect, it } from "vitest";
-import { headLink, type HeadLink } from "./head-link.js";
+import { type HeadLink, headLink } from "./head-link.js";
 import { checkHeadAddress, clusterAt, waitForCluster } from "./join.js";
 import { actorUp } from "./reports.js";
 import { scriptedHead } from "./testing/index.js";
@@ -60,7 +60,9 @@ describe("the link to the head", () => {
     expect([seen.welcomes, link.connected()]).toEqual([1, false]);
   });
   it("ends when it is refused, with the head's reason", async () => {
-    const failure = Buffer.from(JSON.stringify(toFailure(new SlimeError("peer.incompatible", "speaks another protocol", { ours: "1", theirs: "2" }))));
+    const failure = Buffer.from(
+      JSON.stringify(toFailure(new SlimeError("peer.incompatible", "speaks another protocol", { ours: "1", theirs: "2" }))),
+    );
     await using head = await scriptedHead({ clusterId, refuse: () => failure });
     const { seen } = linkTo(head.address);
     const error = await until("the refusal", () => seen.refused);

@@ -1,16 +1,26 @@
-import { Client, credentials, type ClientOptions } from "@grpc/grpc-js";
-import { backoffDelayMs, SlimeError, type Clock, type Logger, type Random, type Timer } from "@slime/core";
+import { type Client, type ClientOptions, credentials } from "@grpc/grpc-js";
+import { backoffDelayMs, type Clock, type Logger, type Random, type SlimeError, type Timer } from "@slime/core";
 import { fromFailure, readFailure } from "@slime/rpc";
-import { ControlServiceClient, type Heartbeat, type NodeDown, type NodeDownBatch, type NodeHello, type NodeUp, type NodeUpBatch, type NodeWelcome } from "@slime/rpc/control";
+import {
+  ControlServiceClient,
+  type Heartbeat,
+  type NodeDown,
+  type NodeDownBatch,
+  type NodeHello,
+  type NodeUp,
+  type NodeUpBatch,
+  type NodeWelcome,
+} from "@slime/rpc/control";
 import { nodeLimits } from "./limits.js";
 
 /**
  * A daemon's link to the head: one stream, all messages of a turn in one batch, tried again for as long as it is wanted.
- * Invariants: L1 nothing is queued while the link is down: the hello of the next stream says everything; L2 messages of a
+ * Invariants: L1 nothing is queued while the link is down: the hello of the next stream says everything up to then, and what comes
+ * after it follows it, welcomed or not; L2 messages of a
  * lower epoch than seen are dropped; L3 a head that is silent for `silenceMs` is as good as gone.
  */
 export interface HeadLink {
-  /** Sends with this turn's batch; without a welcomed stream it is dropped (L1). */
+  /** Sends with this turn's batch; without a stream it is dropped (L1). */
   readonly send: (up: NodeUp) => void;
   readonly connected: () => boolean;
   /** Ends the link; with a last message when there is a stream. */
@@ -106,7 +116,13 @@ interface Open {
 /** Opens the link and keeps it open. */
 export function headLink(options: HeadLinkOptions): HeadLink {
   const { clock, log } = options;
-  const policy = { firstMs: nodeLimits.reconnectMsFirst, factor: 1.5, delayMsMax: nodeLimits.reconnectMsMax, jitter: 0.2, triesMax: Number.POSITIVE_INFINITY };
+  const policy = {
+    firstMs: nodeLimits.reconnectMsFirst,
+    factor: 1.5,
+    delayMsMax: nodeLimits.reconnectMsMax,
+    jitter: 0.2,
+    triesMax: Number.POSITIVE_INFINITY,
+  };
   let open: Open | null = null;
   let closed = false;
   let epoch = 0;
@@ -123,7 +139,7 @@ export function headLink(options: HeadLinkOptions): HeadLink {
   const flush = () => {
     const messages = pending;
     pending = [];
-    if (messages.length > 0 && open?.welcomed === true) write(messages);
+    if (messages.length > 0) write(messages);
   };
   const lost = (which: Open, reason: string) => {
     if (open !== which) return;
@@ -197,7 +213,7 @@ export function headLink(options: HeadLinkOptions): HeadLink {
     );
   };
   const send = (up: NodeUp) => {
-    if (open?.welcomed !== true || pending.length >= nodeLimits.batchMessagesMax) return;
+    if (open === null || pending.length >= nodeLimits.batchMessagesMax) return;
     if (pending.length === 0) (options.endOfTurn ?? setImmediate)(flush);
     pending.push(up);
   };

@@ -1,7 +1,7 @@
 import { cpus } from "node:os";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Clock } from "@slime/core";
-import { memoryFreeMib, readGpus, type GpuDevice, type GpuReading, type NvidiaSmi, type Platform } from "@slime/platform";
+import { type GpuDevice, type GpuReading, memoryFreeMib, type NvidiaSmi, type Platform, readGpus } from "@slime/platform";
 import type { Heartbeat } from "@slime/rpc/control";
 import { nodeLimits } from "./limits.js";
 
@@ -38,7 +38,14 @@ export function pulse(options: PulseOptions): Pulse {
         gpusReadMs = clock.nowMs();
         void readGpus(options.smi).then((readings) => void (gpuReadings = readings));
       }
-      return { sequence, loopLagMs, memoryFreeMib: memoryFreeMib(platform.kind), cpuFraction, storeBytesUsed: options.storeBytesUsed(), gpus: [...gpuReadings] };
+      return {
+        sequence,
+        loopLagMs,
+        memoryFreeMib: memoryFreeMib(platform.kind),
+        cpuFraction,
+        storeBytesUsed: options.storeBytesUsed(),
+        gpus: [...gpuReadings],
+      };
     },
     [Symbol.dispose]: () => lag.disable(),
   };

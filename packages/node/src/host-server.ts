@@ -1,13 +1,30 @@
-import { SlimeError, type Clock, type Logger } from "@slime/core";
+import { type Clock, type Logger, SlimeError } from "@slime/core";
 import type { Platform } from "@slime/platform";
-import { serve, toFailure, type HostAlive, type HostExit, type HostFailed, type HostPhase, type HostRegistration, type HostWelcome, type IncomingCall, type NodeToHost, type Peer } from "@slime/rpc";
+import {
+  type HostAlive,
+  type HostExit,
+  type HostFailed,
+  type HostPhase,
+  type HostRegistration,
+  type HostWelcome,
+  type IncomingCall,
+  type NodeToHost,
+  type Peer,
+  serve,
+  toFailure,
+} from "@slime/rpc";
 import { nodeLimits } from "./limits.js";
 import type { NodeEvent } from "./node-state.js";
 import { silenceWatch } from "./silence-watch.js";
 
 export interface HostServer extends AsyncDisposable {
   /** Calls a host. @throws `actor.unavailable` when it is not connected, or what the call fails with. */
-  readonly call: <M extends keyof NodeToHost>(processId: string, method: M, args: NodeToHost[M]["args"], timeoutMs: number) => Promise<void>;
+  readonly call: <M extends keyof NodeToHost>(
+    processId: string,
+    method: M,
+    args: NodeToHost[M]["args"],
+    timeoutMs: number,
+  ) => Promise<void>;
   readonly connected: (processId: string) => boolean;
   /** From here on the process owes us a registration; without one it is judged by what it does. */
   readonly expect: (processId: string, pid: number) => void;
@@ -31,7 +48,11 @@ export interface HostServerOptions {
 export async function hostServer(options: HostServerOptions): Promise<HostServer> {
   const { clock, log, onEvent } = options;
   const peers = new Map<string, Peer>();
-  const silence = silenceWatch({ platform: options.platform, clock, onHang: (processId, message) => onEvent({ kind: "host_hangs", processId, message }) });
+  const silence = silenceWatch({
+    platform: options.platform,
+    clock,
+    onHang: (processId, message) => onEvent({ kind: "host_hangs", processId, message }),
+  });
   const welcome: HostWelcome = { nodeId: options.nodeId, orphanGraceMs: nodeLimits.orphanGraceMs };
 
   const register = (processId: string, call: IncomingCall): HostWelcome => {
@@ -44,7 +65,13 @@ export async function hostServer(options: HostServerOptions): Promise<HostServer
       log.debug("host.disconnected", { processId, reason });
       silence.silent(processId, registration.pid);
     });
-    onEvent({ kind: "host_registered", processId, pid: registration.pid, language: registration.language === "python" ? "python" : "node", actor: registration.actor });
+    onEvent({
+      kind: "host_registered",
+      processId,
+      pid: registration.pid,
+      language: registration.language === "python" ? "python" : "node",
+      actor: registration.actor,
+    });
     return welcome;
   };
   const handler = (call: IncomingCall): unknown => {
@@ -59,7 +86,11 @@ export async function hostServer(options: HostServerOptions): Promise<HostServer
       }
       case "host.failed": {
         const { failure } = call.args as HostFailed;
-        onEvent({ kind: "host_failed", processId, failure: Buffer.from(JSON.stringify(failure ?? toFailure(new Error("construction failed")))) });
+        onEvent({
+          kind: "host_failed",
+          processId,
+          failure: Buffer.from(JSON.stringify(failure ?? toFailure(new Error("construction failed")))),
+        });
         return null;
       }
       case "host.exit":
@@ -71,7 +102,10 @@ export async function hostServer(options: HostServerOptions): Promise<HostServer
         return null;
       }
       case "host.leasePorts":
-        return options.leasePorts(processId, Math.min(1_000, Math.max(1, Number((call.args as { readonly count?: unknown } | null)?.count ?? 1))));
+        return options.leasePorts(
+          processId,
+          Math.min(1_000, Math.max(1, Number((call.args as { readonly count?: unknown } | null)?.count ?? 1))),
+        );
       default:
         throw new SlimeError("not_found", `a daemon has no call ${call.method}`, { kind: "call", id: call.method });
     }
@@ -84,13 +118,19 @@ export async function hostServer(options: HostServerOptions): Promise<HostServer
     log,
     heartbeat: { pingMs: nodeLimits.hostPingMs, silenceMsMax: nodeLimits.hostSilenceMsMax },
     accept: ({ who }) => {
-      if (who.kind !== "host" || !options.isKnown(who.id)) throw new SlimeError("not_found", `${who.kind} ${who.id} was not started by this node`, { kind: "process", id: who.id });
+      if (who.kind !== "host" || !options.isKnown(who.id))
+        throw new SlimeError("not_found", `${who.kind} ${who.id} was not started by this node`, { kind: "process", id: who.id });
     },
   });
   return {
     async call(processId, method, args, timeoutMs) {
       const peer = peers.get(processId);
-      if (peer === undefined) throw new SlimeError("actor.unavailable", `process ${processId} is not connected`, { actorId: processId, incarnation: 0, reason: "not connected" });
+      if (peer === undefined)
+        throw new SlimeError("actor.unavailable", `process ${processId} is not connected`, {
+          actorId: processId,
+          incarnation: 0,
+          reason: "not connected",
+        });
       await peer.call(method, args, { timeoutMs, urgent: true });
     },
     connected: (processId) => peers.has(processId),

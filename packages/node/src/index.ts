@@ -1,10 +1,10 @@
-export { endDeadNode, findLocal, localNodes, type LocalNode } from "./dead-node.js";
+export { endDeadNode, findLocal, type LocalNode, localNodes } from "./dead-node.js";
 export { controlClient } from "./head-link.js";
 export type { HostCommand, HostCommandOptions, HostCommands } from "./host-commands.js";
 export { checkHeadAddress, clusterAt, refuseBeyondLoopback, waitForCluster } from "./join.js";
 export { nodeLimits } from "./limits.js";
-export { lockPath, readNodeRecord, type NodeRecord } from "./node-directory.js";
+export { lockPath, type NodeRecord, readNodeRecord } from "./node-directory.js";
+export type { NodeOptions, NodeOver, NodeTools, RunningNode } from "./node-options.js";
 export type { Language } from "./node-state.js";
 export type { DeclaredResources } from "./resources.js";
-export type { NodeOptions, NodeOver, NodeTools, RunningNode } from "./node-options.js";
 export { startNode } from "./start-node.js";

@@ -1,5 +1,5 @@
 import { isIP } from "node:net";
-import { SlimeError, sleep, type Clock, type Logger } from "@slime/core";
+import { type Clock, type Logger, SlimeError, sleep } from "@slime/core";
 import type { GetStatusResponse } from "@slime/rpc/control";
 import { controlClient, waitForReady } from "./head-link.js";
 
@@ -21,7 +21,11 @@ export function checkHeadAddress(address: string): string {
 /** @throws SlimeError `address.refused` unless `host` is this machine talking to itself. */
 export function refuseBeyondLoopback(host: string, what: string): void {
   if (host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."))) return;
-  throw new SlimeError("address.refused", `${what} ${host} is not loopback: connections beyond this machine are refused until they can be encrypted and authenticated; use 127.0.0.1`, { address: host });
+  throw new SlimeError(
+    "address.refused",
+    `${what} ${host} is not loopback: connections beyond this machine are refused until they can be encrypted and authenticated; use 127.0.0.1`,
+    { address: host },
+  );
 }
 
 /** The id of the cluster a head leads; null when no head answers within `timeoutMs`. */
@@ -29,7 +33,9 @@ export async function clusterAt(address: string, timeoutMs: number, clock: Clock
   const client = controlClient(address);
   try {
     await waitForReady(client, timeoutMs, clock);
-    const response = await new Promise<GetStatusResponse>((resolve, reject) => client.getStatus({}, (error, value) => (error === null ? resolve(value) : reject(error))));
+    const response = await new Promise<GetStatusResponse>((resolve, reject) =>
+      client.getStatus({}, (error, value) => (error === null ? resolve(value) : reject(error))),
+    );
     const status = JSON.parse(response.statusJson.toString("utf8")) as { readonly cluster_id?: unknown };
     return typeof status.cluster_id === "string" ? status.cluster_id : null;
   } catch {
@@ -47,7 +53,11 @@ export async function waitForCluster(address: string, timeoutMs: number, clock: 
     const found = await clusterAt(address, Math.max(100, Math.min(2_000, untilMs - clock.nowMs())), clock);
     if (found !== null) return found;
     if (clock.nowMs() >= untilMs) {
-      throw new SlimeError("head.unavailable", `no head answers at ${address} after ${Math.round(timeoutMs / 1_000)} s: start one with \`slime-head start\`, or check the address`, { address });
+      throw new SlimeError(
+        "head.unavailable",
+        `no head answers at ${address} after ${Math.round(timeoutMs / 1_000)} s: start one with \`slime-head start\`, or check the address`,
+        { address },
+      );
     }
     if (tries === 0) log.info("head.awaited", { address, timeoutMs });
     await sleep(clock, 200, signal);

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { seededRandom } from "@slime/core";
@@ -6,13 +7,20 @@ import { temporaryDirectory } from "@slime/platform/testing";
 import { describe, expect, it } from "vitest";
 import { newDirectory, readNodeRecord, saveNodeRecord, takeOver } from "./node-directory.js";
 import { enterSite } from "./site.js";
-import { existsSync } from "node:fs";
 
 const { processes } = detectPlatform();
 
 describe("a node's directory", () => {
-  const find = (root: string, change: object = {}) => ({ root, exact: false, headAddress: "127.0.0.1:1", signature: "a", processes, ...change });
-  const make = (root: string, change: object = {}) => newDirectory({ ...find(root, change), clusterId: "cluster_0000000000000001", random: seededRandom(1) });
+  const find = (root: string, change: object = {}) => ({
+    root,
+    exact: false,
+    headAddress: "127.0.0.1:1",
+    signature: "a",
+    processes,
+    ...change,
+  });
+  const make = (root: string, change: object = {}) =>
+    newDirectory({ ...find(root, change), clusterId: "cluster_0000000000000001", random: seededRandom(1) });
 
   it("is taken over when its daemon is dead and the declaration is equal, as the next incarnation", async () => {
     await using root = await temporaryDirectory();

@@ -1,7 +1,16 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { NodeId, SlimeError, type Random } from "@slime/core";
-import { acquireLock, errnoOf, livingOwner, privateDirectory, readTextIfThere, writeFileAtomic, type Lock, type ProcessTable } from "@slime/platform";
+import { NodeId, type Random, SlimeError } from "@slime/core";
+import {
+  acquireLock,
+  errnoOf,
+  type Lock,
+  livingOwner,
+  type ProcessTable,
+  privateDirectory,
+  readTextIfThere,
+  writeFileAtomic,
+} from "@slime/platform";
 
 /**
  * What a node keeps over its daemon's lives, in `<state dir>/node.json`. Versioned JSON.
@@ -39,13 +48,29 @@ export async function readNodeRecord(dir: string): Promise<NodeRecord | null> {
   try {
     const value = JSON.parse(text) as Partial<NodeRecord>;
     const { version, nodeId, clusterId, headAddress, incarnation, signature, left } = value;
-    if (version === 1 && typeof nodeId === "string" && typeof clusterId === "string" && typeof headAddress === "string" && typeof incarnation === "number" && typeof signature === "string" && typeof left === "boolean") {
+    if (
+      version === 1 &&
+      typeof nodeId === "string" &&
+      typeof clusterId === "string" &&
+      typeof headAddress === "string" &&
+      typeof incarnation === "number" &&
+      typeof signature === "string" &&
+      typeof left === "boolean"
+    ) {
       return { version, nodeId: NodeId.parse(nodeId), clusterId, headAddress, incarnation, signature, left };
     }
   } catch (cause) {
-    throw new SlimeError("state.damaged", `${path} cannot be read; move the directory away to join as a new node`, { path, where: "node.json" }, { cause });
+    throw new SlimeError(
+      "state.damaged",
+      `${path} cannot be read; move the directory away to join as a new node`,
+      { path, where: "node.json" },
+      { cause },
+    );
   }
-  throw new SlimeError("state.damaged", `${path} is of a version or shape not known here; move the directory away to join as a new node`, { path, where: "node.json" });
+  throw new SlimeError("state.damaged", `${path} is of a version or shape not known here; move the directory away to join as a new node`, {
+    path,
+    where: "node.json",
+  });
 }
 
 export interface FindOptions {
@@ -66,7 +91,8 @@ export async function takeOver(options: FindOptions): Promise<NodeDirectory | nu
   for (const path of candidates) {
     const record = await readNodeRecord(path);
     if (record === null || record.left || record.headAddress !== options.headAddress) continue;
-    if (!options.exact && (record.signature !== options.signature || (await livingOwner(lockPath(path), options.processes)) !== null)) continue;
+    if (!options.exact && (record.signature !== options.signature || (await livingOwner(lockPath(path), options.processes)) !== null))
+      continue;
     const lock = await tryLock(path, record.nodeId, options);
     if (lock === null) continue;
     const next = { ...record, incarnation: record.incarnation + 1, signature: options.signature };
@@ -82,7 +108,15 @@ export async function newDirectory(options: FindOptions & { readonly clusterId: 
   const path = options.exact ? options.root : join(options.root, nodeId);
   await privateDirectory(path);
   const lock = await acquireLock(lockPath(path), `slime-worker ${nodeId}`, options.processes);
-  const record: NodeRecord = { version: 1, nodeId, clusterId: options.clusterId, headAddress: options.headAddress, incarnation: 1, signature: options.signature, left: false };
+  const record: NodeRecord = {
+    version: 1,
+    nodeId,
+    clusterId: options.clusterId,
+    headAddress: options.headAddress,
+    incarnation: 1,
+    signature: options.signature,
+    left: false,
+  };
   await saveNodeRecord(path, record);
   return { path, record, lock };
 }
@@ -104,7 +138,10 @@ async function tryLock(path: string, nodeId: string, options: FindOptions): Prom
 /** The nodes' directories below `root`, in order of their ids. */
 export async function directories(root: string): Promise<readonly string[]> {
   try {
-    return (await readdir(root)).filter((name) => NodeId.is(name)).sort().map((name) => join(root, name));
+    return (await readdir(root))
+      .filter((name) => NodeId.is(name))
+      .sort()
+      .map((name) => join(root, name));
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return [];
     throw error;

@@ -91,15 +91,33 @@ export const emptyNode: NodeState = {
 export type NodeEvent =
   /** A message of the head, taken apart by kind. */
   | { readonly kind: "start_actor"; readonly start: StartActor }
-  | { readonly kind: "stop_actor"; readonly actorId: string; readonly incarnation: number; readonly graceMs: number; readonly reason: string }
+  | {
+      readonly kind: "stop_actor";
+      readonly actorId: string;
+      readonly incarnation: number;
+      readonly graceMs: number;
+      readonly reason: string;
+    }
   | { readonly kind: "start_job"; readonly start: StartJob }
   | { readonly kind: "stop_job"; readonly jobId: string; readonly graceMs: number }
   | { readonly kind: "forget_job"; readonly jobId: string }
-  | { readonly kind: "prepare"; readonly id: string; readonly generation: number; readonly bundles: Parameters<typeof import("./bundles.js").prepareBundles>[1]["bundles"]; readonly ttlMs: number }
+  | {
+      readonly kind: "prepare";
+      readonly id: string;
+      readonly generation: number;
+      readonly bundles: Parameters<typeof import("./bundles.js").prepareBundles>[1]["bundles"];
+      readonly ttlMs: number;
+    }
   | { readonly kind: "commit"; readonly id: string; readonly generation: number }
   | { readonly kind: "release"; readonly id: string; readonly generation: number }
   /** What hosts say. */
-  | { readonly kind: "host_registered"; readonly processId: string; readonly pid: number; readonly language: Language; readonly actor: HostedActor | null }
+  | {
+      readonly kind: "host_registered";
+      readonly processId: string;
+      readonly pid: number;
+      readonly language: Language;
+      readonly actor: HostedActor | null;
+    }
   | { readonly kind: "host_alive"; readonly processId: string; readonly incarnation: number; readonly pid: number; readonly socket: string }
   | { readonly kind: "host_failed"; readonly processId: string; readonly failure: Buffer }
   | { readonly kind: "host_exit"; readonly processId: string; readonly reason: "shutdown" | "self" | "orphaned" }
@@ -112,7 +130,13 @@ export type NodeEvent =
   /** It and all that came from it are gone (N2). */
   | { readonly kind: "ended"; readonly processId: string; readonly pid: number; readonly death: HowItDied }
   /** A process of the daemon's earlier life, found alive. */
-  | { readonly kind: "adopted_actor"; readonly processId: string; readonly pid: number; readonly language: Language; readonly start: StartActor }
+  | {
+      readonly kind: "adopted_actor";
+      readonly processId: string;
+      readonly pid: number;
+      readonly language: Language;
+      readonly start: StartActor;
+    }
   | { readonly kind: "adopted_host"; readonly processId: string; readonly language: Language }
   | { readonly kind: "adopted_job"; readonly processId: string; readonly pid: number; readonly logPath: string; readonly start: StartJob }
   | { readonly kind: "adopted_bundles"; readonly bundles: Bundles }

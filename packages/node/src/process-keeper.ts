@@ -1,27 +1,27 @@
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { sleep, type Clock, type Logger } from "@slime/core";
+import { type Clock, type Logger, sleep } from "@slime/core";
 import {
+  type Assignment,
   decodeOwnership,
   describeDeath,
+  type ExitStatus,
   encodeOwnership,
   errnoOf,
   exitWatcher,
+  type HowItDied,
   killMarked,
   killTree,
+  type LogFiles,
   lastLines,
   launch,
   linkLogs,
+  type OwnershipRecord,
+  type Platform,
   privateDirectory,
   processLogs,
   readTextIfThere,
   writeFileAtomic,
-  type Assignment,
-  type ExitStatus,
-  type HowItDied,
-  type LogFiles,
-  type OwnershipRecord,
-  type Platform,
 } from "@slime/platform";
 import { hostEnvironment } from "@slime/rpc";
 import { nodeLimits } from "./limits.js";
@@ -111,7 +111,12 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
     // What it left behind: children of its own that nobody will ask for any more.
     const left = await killMarked(markOf(processId), { processes, clock, graceMs: kind === "driver" ? 1_000 : 0 });
     if (left.length > 0) log.error("process.unkillable", { processId, pids: left });
-    const how = await describeDeath({ status, stderr: logs.stderr, oomKills: { before: entry.oomBefore, after: platform.oomKills() }, killedByUs: entry.killedByUs });
+    const how = await describeDeath({
+      status,
+      stderr: logs.stderr,
+      oomKills: { before: entry.oomBefore, after: platform.oomKills() },
+      killedByUs: entry.killedByUs,
+    });
     if (entry.record.assignment === null) await dropEmptyLogs(logs);
     kept.delete(processId);
     log.info("process.ended", { processId, pid: entry.record.identity.pid, exitCode: how.exitCode, signal: how.signal });
@@ -120,8 +125,20 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
   };
 
   const keep = (record: OwnershipRecord, parentEnded?: Promise<void>): Kept => {
-    const watched = { identity: record.identity, parent: record.parent, exitFile: record.exitFile, ...(parentEnded === undefined ? {} : { parentEnded }) };
-    const entry: Kept = { record, oomBefore: platform.oomKills(), unwatch: watcher.watch(watched, (status) => void onExit(entry, status)), ending: null, killedByUs: false, gone: false };
+    const watched = {
+      identity: record.identity,
+      parent: record.parent,
+      exitFile: record.exitFile,
+      ...(parentEnded === undefined ? {} : { parentEnded }),
+    };
+    const entry: Kept = {
+      record,
+      oomBefore: platform.oomKills(),
+      unwatch: watcher.watch(watched, (status) => void onExit(entry, status)),
+      ending: null,
+      killedByUs: false,
+      gone: false,
+    };
     kept.set(record.processId, entry);
     return entry;
   };
@@ -132,7 +149,8 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
     let refusedAtMs: number | null = null;
     if (ask !== null) {
       ask().catch(() => void (refusedAtMs = clock.nowMs()));
-      const waits = () => !entry.gone && clock.nowMs() < ending.untilMs && (refusedAtMs === null || clock.nowMs() - refusedAtMs < refusedMs);
+      const waits = () =>
+        !entry.gone && clock.nowMs() < ending.untilMs && (refusedAtMs === null || clock.nowMs() - refusedAtMs < refusedMs);
       while (waits()) await sleep(clock, 20);
     }
     if (entry.gone) return;

@@ -1,6 +1,16 @@
 import type { HowItDied } from "@slime/platform";
 import { toFailure } from "@slime/rpc";
-import type { ActorReport, BundlesReply, Death, HeldBundles, JobReport, NodeUp, RunningActor, RunningJob, StartActor } from "@slime/rpc/control";
+import type {
+  ActorReport,
+  BundlesReply,
+  Death,
+  HeldBundles,
+  JobReport,
+  NodeUp,
+  RunningActor,
+  RunningJob,
+  StartActor,
+} from "@slime/rpc/control";
 import type { NodeState } from "./node-state.js";
 
 /** A failure as the control plane carries it: JSON bytes. */
@@ -70,7 +80,12 @@ export function inventory(state: NodeState): Inventory {
       life === null ? [] : [{ spec: life.start.spec, incarnation: life.start.incarnation, pid: life.pid, socket: life.socket }],
     ),
     jobs: [...state.jobs.values()].map((job) => ({ spec: job.start.spec, attempt: job.start.attempt, pid: job.pid, logPath: job.logPath })),
-    bundles: [...state.bundles].map(([placementGroupId, { generation, bundles, committed }]) => ({ placementGroupId, generation, bundles: [...bundles], committed })),
+    bundles: [...state.bundles].map(([placementGroupId, { generation, bundles, committed }]) => ({
+      placementGroupId,
+      generation,
+      bundles: [...bundles],
+      committed,
+    })),
     endedActors: [...state.endedActors.values()].map((ended) => ended.report),
     endedJobs: [...state.endedJobs.values()].map((ended) => ended.report),
   };

@@ -1,5 +1,5 @@
 import { SlimeError } from "@slime/core";
-import { machineLimits, realGpus, virtualGpus, type GpuDevice, type NvidiaSmi, type Platform } from "@slime/platform";
+import { type GpuDevice, machineLimits, type NvidiaSmi, type Platform, realGpus, virtualGpus } from "@slime/platform";
 
 /** What a user said this node has; what is left out is found out. */
 export interface DeclaredResources {
@@ -20,17 +20,36 @@ const unit = 10_000;
 const reserved: ReadonlySet<string> = new Set(["CPU", "GPU", "memory"]);
 
 /** @throws SlimeError `config.invalid`, all issues at once. */
-export async function nodeResources(declared: DeclaredResources, nodeId: string, platform: Platform, smi?: NvidiaSmi): Promise<NodeResources> {
-  const issues = Object.entries({ "--num-gpus": declared.numGpus, "--num-cpus": declared.numCpus, "--memory": declared.memoryMib, ...prefixed(declared.custom ?? {}) })
+export async function nodeResources(
+  declared: DeclaredResources,
+  nodeId: string,
+  platform: Platform,
+  smi?: NvidiaSmi,
+): Promise<NodeResources> {
+  const issues = Object.entries({
+    "--num-gpus": declared.numGpus,
+    "--num-cpus": declared.numCpus,
+    "--memory": declared.memoryMib,
+    ...prefixed(declared.custom ?? {}),
+  })
     .filter(([, amount]) => amount !== undefined && !(Number.isFinite(amount) && amount >= 0))
     .map(([name, amount]) => `${name}: must be a number ≥ 0, got ${amount}`);
-  if (declared.numGpus !== undefined && !Number.isInteger(declared.numGpus)) issues.push(`--num-gpus: must be whole, got ${declared.numGpus}`);
+  if (declared.numGpus !== undefined && !Number.isInteger(declared.numGpus))
+    issues.push(`--num-gpus: must be whole, got ${declared.numGpus}`);
   for (const name of Object.keys(declared.custom ?? {})) if (reserved.has(name)) issues.push(`--resources: ${name} has a flag of its own`);
   if (issues.length > 0) throw new SlimeError("config.invalid", issues.join("; "), { issues });
   const limits = machineLimits(platform.kind);
   const gpus = declared.numGpus === undefined ? await realGpus(smi) : virtualGpus(declared.numGpus, nodeId);
-  const amounts = { CPU: declared.numCpus ?? limits.cpus, memory: declared.memoryMib ?? limits.memoryMib, GPU: gpus.length, ...declared.custom };
-  return { units: Object.fromEntries(Object.entries(amounts).flatMap(([name, amount]) => (amount > 0 ? [[name, Math.round(amount * unit)]] : []))), gpus };
+  const amounts = {
+    CPU: declared.numCpus ?? limits.cpus,
+    memory: declared.memoryMib ?? limits.memoryMib,
+    GPU: gpus.length,
+    ...declared.custom,
+  };
+  return {
+    units: Object.fromEntries(Object.entries(amounts).flatMap(([name, amount]) => (amount > 0 ? [[name, Math.round(amount * unit)]] : []))),
+    gpus,
+  };
 }
 
 function prefixed(custom: Readonly<Record<string, number>>): Record<string, number> {

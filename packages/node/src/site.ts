@@ -1,6 +1,6 @@
 import { readdir, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
-import { acquireLock, errnoOf, livingOwner, privateDirectory, type Lock, type ProcessTable } from "@slime/platform";
+import { acquireLock, errnoOf, type Lock, livingOwner, type ProcessTable, privateDirectory } from "@slime/platform";
 
 /**
  * What the daemons of one cluster on one machine share: the socket directory, and beside it the object store. Each daemon

@@ -9,14 +9,14 @@ import type { NodeHello, NodeWelcome } from "@slime/rpc/control";
 import { adoptionEvent, readBundles, settle } from "./adoption.js";
 import { claimDirectory } from "./claim.js";
 import type { StepContext } from "./draft.js";
-import { effectRunner, logPathOf, removeActorSocket, type EffectRunner } from "./effects.js";
+import { type EffectRunner, effectRunner, logPathOf, removeActorSocket } from "./effects.js";
 import type { NodeEnvironment } from "./environment.js";
 import { headEvent } from "./head-events.js";
-import { headLink, type HeadLink } from "./head-link.js";
+import { type HeadLink, headLink } from "./head-link.js";
 import { pulse } from "./heartbeat.js";
 import { hostServer } from "./host-server.js";
 import { controlProtocol, nodeLimits } from "./limits.js";
-import { saveNodeRecord, type NodeDirectory } from "./node-directory.js";
+import { type NodeDirectory, saveNodeRecord } from "./node-directory.js";
 import type { NodeOptions, NodeOver, NodeTools, RunningNode } from "./node-options.js";
 import { emptyNode, type NodeEvent, type NodeState } from "./node-state.js";
 import { processKeeper } from "./process-keeper.js";
@@ -50,9 +50,26 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   store.sweep({ isAlive: exists });
   const nodeSocket = join(socketDir, nodeSocketName(nodeId));
   const environment: { current: NodeEnvironment } = {
-    current: { base: options.env, clusterId, nodeId, headAddress: options.headAddress, httpAddress: "", eventsEndpoint: "", socketDir, storeDir, nodeSocket, binDirs: options.binDirs },
+    current: {
+      base: options.env,
+      clusterId,
+      nodeId,
+      headAddress: options.headAddress,
+      httpAddress: "",
+      eventsEndpoint: "",
+      socketDir,
+      storeDir,
+      nodeSocket,
+      binDirs: options.binDirs,
+    },
   };
-  const context: StepContext = { nodeId, gpus: resources.gpus, poolSize: options.poolSize, newProcessId: () => ProcessId.create(random), wallMs: clock.wallMs };
+  const context: StepContext = {
+    nodeId,
+    gpus: resources.gpus,
+    poolSize: options.poolSize,
+    newProcessId: () => ProcessId.create(random),
+    wallMs: clock.wallMs,
+  };
   let state: NodeState = emptyNode;
   const link: { current: HeadLink | null } = { current: null };
   const runner: { current: EffectRunner | null } = { current: null };
@@ -130,13 +147,25 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   const ended = early;
   early = null;
   for (const event of ended) dispatch(event);
-  await settle(adopted, () => state, (processId) => spoken.has(processId), (processId) => keeper.record(processId) !== null, clock);
+  await settle(
+    adopted,
+    () => state,
+    (processId) => spoken.has(processId),
+    (processId) => keeper.record(processId) !== null,
+    clock,
+  );
 
   let endOver: (over: NodeOver) => void = () => {};
   const over = new Promise<NodeOver>((resolve) => void (endOver = resolve));
   let setJoined: () => void = () => {};
   const joined = new Promise<void>((resolve) => void (setJoined = resolve));
-  const heart = pulse({ platform, clock, gpus: resources.gpus, storeBytesUsed: () => store.usage().usedBytes, ...(tools.smi === undefined ? {} : { smi: tools.smi }) });
+  const heart = pulse({
+    platform,
+    clock,
+    gpus: resources.gpus,
+    storeBytesUsed: () => store.usage().usedBytes,
+    ...(tools.smi === undefined ? {} : { smi: tools.smi }),
+  });
   const hello = (): NodeHello => ({
     protocol: controlProtocol,
     clusterId,
@@ -177,7 +206,15 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
     onDown(awayMs) {
       if (awayMs < nodeLimits.headAbsenceMsMax) return;
       const minutes = Math.round(awayMs / 60_000);
-      endOver({ reason: "no head", failure: new SlimeError("head.unavailable", `no head at ${options.headAddress} for ${minutes} min: everything of this node was ended; start the head, then join again`, { address: options.headAddress }), graceMs: options.stopGraceMs });
+      endOver({
+        reason: "no head",
+        failure: new SlimeError(
+          "head.unavailable",
+          `no head at ${options.headAddress} for ${minutes} min: everything of this node was ended; start the head, then join again`,
+          { address: options.headAddress },
+        ),
+        graceMs: options.stopGraceMs,
+      });
     },
   });
 

@@ -2,7 +2,7 @@ import { SlimeError } from "@slime/core";
 import type { HowItDied } from "@slime/platform";
 import type { StartActor } from "@slime/rpc/control";
 import { checkShares, gpuShares, wholeGpu } from "./bundles.js";
-import { actorIn, bounded, dropNext, fillPool, setLife, sharesLived, sharesTaken, startHost, type Draft } from "./draft.js";
+import { actorIn, bounded, type Draft, dropNext, fillPool, setLife, sharesLived, sharesTaken, startHost } from "./draft.js";
 import { needsFreshProcess } from "./environment.js";
 import { nodeLimits } from "./limits.js";
 import type { Language, Life, NodeEvent } from "./node-state.js";
@@ -40,7 +40,8 @@ function begin(draft: Draft, start: StartActor): void {
   const shares = gpuShares(spec.resources["GPU"] ?? 0, start.gpuIndices);
   const going = sharesLived(draft, true);
   const lived = sharesLived(draft, false);
-  if ([...shares].some(([gpu, units]) => (going.get(gpu) ?? 0) > 0 && (lived.get(gpu) ?? 0) + units > wholeGpu)) return void draft.actors.set(spec.actorId, { life: null, next: start }); // N7
+  if ([...shares].some(([gpu, units]) => (going.get(gpu) ?? 0) > 0 && (lived.get(gpu) ?? 0) + units > wholeGpu))
+    return void draft.actors.set(spec.actorId, { life: null, next: start }); // N7
   if (spec.placementGroupId === "") {
     try {
       checkShares(shares, sharesTaken(draft), draft.context.gpus.length, `actor ${spec.actorId}`);
@@ -50,7 +51,10 @@ function begin(draft: Draft, start: StartActor): void {
     }
   }
   const language: Language = spec.host === "python" ? "python" : "node";
-  const idle = language === "node" && !needsFreshProcess(spec.env) ? [...draft.hosts].find(([, host]) => host.kind === "idle" && host.language === language) : undefined;
+  const idle =
+    language === "node" && !needsFreshProcess(spec.env)
+      ? [...draft.hosts].find(([, host]) => host.kind === "idle" && host.language === language)
+      : undefined;
   const life: Omit<Life, "processId" | "pid"> = { start, phase: "starting", socket: "", wanted: null, creationFailure: null };
   if (idle !== undefined && idle[1].kind === "idle") {
     const [processId, { pid }] = idle;
@@ -60,7 +64,8 @@ function begin(draft: Draft, start: StartActor): void {
     setLife(draft, spec.actorId, { ...life, processId: startHost(draft, language, start), pid: 0 });
   }
   const processId = draft.actors.get(spec.actorId)?.life?.processId ?? "";
-  if (spec.creationTimeoutMs > 0) draft.effects.push({ kind: "timer", timer: { of: "creation", processId }, delayMs: spec.creationTimeoutMs });
+  if (spec.creationTimeoutMs > 0)
+    draft.effects.push({ kind: "timer", timer: { of: "creation", processId }, delayMs: spec.creationTimeoutMs });
   fillPool(draft);
 }
 
@@ -73,11 +78,17 @@ function assign(draft: Draft, processId: string, language: Language, pid: number
 
 function neverBegan(draft: Draft, start: StartActor, reason: string, message: string): void {
   const death = deathOf({ nodeId: draft.context.nodeId, atMs: draft.context.wallMs(), reason, message, pid: null, how: null });
-  draft.effects.push({ kind: "report", up: actorUp(actorReport(start, { $case: "gone", value: { death, creationFailure: Buffer.alloc(0) } })) });
+  draft.effects.push({
+    kind: "report",
+    up: actorUp(actorReport(start, { $case: "gone", value: { death, creationFailure: Buffer.alloc(0) } })),
+  });
 }
 
 function reportLife(draft: Draft, life: Life): void {
-  const news = life.phase === "alive" ? ({ $case: "alive", value: { pid: life.pid, socket: life.socket } } as const) : ({ $case: "starting", value: { pid: life.pid } } as const);
+  const news =
+    life.phase === "alive"
+      ? ({ $case: "alive", value: { pid: life.pid, socket: life.socket } } as const)
+      : ({ $case: "starting", value: { pid: life.pid } } as const);
   if (life.phase !== "ending") draft.effects.push({ kind: "report", up: actorUp(actorReport(life.start, news)) });
 }
 
@@ -96,10 +107,17 @@ export function stopActor(draft: Draft, event: Of<"stop_actor">): void {
     dropNext(draft, actorId);
     neverBegan(draft, actor.next, event.reason, "stopped before it began");
   }
-  if (actor?.life != null && matches(actor.life.start.incarnation)) return endLife(draft, actorId, actor.life, graceMs, event.reason, "its daemon was asked to stop it");
+  if (actor?.life != null && matches(actor.life.start.incarnation))
+    return endLife(draft, actorId, actor.life, graceMs, event.reason, "its daemon was asked to stop it");
   const ended = [...draft.endedActors.values()].find(({ report }) => report.actorId === actorId && matches(report.incarnation));
   if (ended !== undefined) draft.effects.push({ kind: "report", up: actorUp(ended.report) });
-  else if (actor === undefined) neverBegan(draft, { spec: { actorId } as NonNullable<StartActor["spec"]>, incarnation, gpuIndices: [] }, event.reason, "it is not on this node");
+  else if (actor === undefined)
+    neverBegan(
+      draft,
+      { spec: { actorId } as NonNullable<StartActor["spec"]>, incarnation, gpuIndices: [] },
+      event.reason,
+      "it is not on this node",
+    );
 }
 
 /** A host is connected: new, ready, or back with what it hosts. */
@@ -110,10 +128,16 @@ export function hostRegistered(draft: Draft, event: Of<"host_registered">): void
   draft.poolDeaths = 0;
   if (actor !== null) {
     if (of === null || of.actorId !== actor.actorId || of.life.start.incarnation !== actor.incarnation) {
-      return void draft.effects.push({ kind: "end", processId, graceMs: 0, reason: `it says it hosts ${actor.actorId}#${actor.incarnation}, which does not belong here` });
+      return void draft.effects.push({
+        kind: "end",
+        processId,
+        graceMs: 0,
+        reason: `it says it hosts ${actor.actorId}#${actor.incarnation}, which does not belong here`,
+      });
     }
     draft.hosts.set(processId, { kind: "assigned", language, pid, actorId: of.actorId });
-    if (actor.state === "alive") hostAlive(draft, { kind: "host_alive", processId, incarnation: actor.incarnation, pid, socket: actor.socketPath });
+    if (actor.state === "alive")
+      hostAlive(draft, { kind: "host_alive", processId, incarnation: actor.incarnation, pid, socket: actor.socketPath });
     return;
   }
   if (of !== null && of.life.phase !== "ending") {
@@ -169,10 +193,24 @@ export function hostEnded(draft: Draft, processId: string, pid: number, how: How
   }
   const { actorId, life, actor } = of;
   const orphaned = how?.exitCode === orphanExitCode ? exitReasons.orphaned : null;
-  const { reason, message } = life.creationFailure !== null ? { reason: "CREATION_FAILED", message: "its constructor failed" } : (life.wanted ?? orphaned ?? { reason: "WORKER_DIED", message: how?.message ?? launchMessage });
-  const death = deathOf({ nodeId: draft.context.nodeId, atMs: draft.context.wallMs(), reason, message: how === null || message === how.message ? message : `${message}; ${how.message}`, pid: pid || life.pid || null, how });
+  const { reason, message } =
+    life.creationFailure !== null
+      ? { reason: "CREATION_FAILED", message: "its constructor failed" }
+      : (life.wanted ?? orphaned ?? { reason: "WORKER_DIED", message: how?.message ?? launchMessage });
+  const death = deathOf({
+    nodeId: draft.context.nodeId,
+    atMs: draft.context.wallMs(),
+    reason,
+    message: how === null || message === how.message ? message : `${message}; ${how.message}`,
+    pid: pid || life.pid || null,
+    how,
+  });
   const report = actorReport(life.start, { $case: "gone", value: { death, creationFailure: life.creationFailure ?? Buffer.alloc(0) } });
-  draft.endedActors.set(endedKey({ actorId, incarnation: life.start.incarnation }), { jobId: life.start.spec?.jobId ?? "", processId, report });
+  draft.endedActors.set(endedKey({ actorId, incarnation: life.start.incarnation }), {
+    jobId: life.start.spec?.jobId ?? "",
+    processId,
+    report,
+  });
   bounded(draft, draft.endedActors);
   draft.effects.push({ kind: "release_ports", holder: processId }, { kind: "report", up: actorUp(report) });
   draft.actors.delete(actorId);
@@ -202,6 +240,7 @@ export function adoptActor(draft: Draft, { processId, pid, language, start }: Of
 function poolHostDied(draft: Draft): void {
   if (draft.stopping) return;
   draft.poolDeaths++;
-  if (draft.poolDeaths === nodeLimits.poolDeathsMax) draft.effects.push({ kind: "timer", timer: { of: "pool" }, delayMs: nodeLimits.poolRestMs });
+  if (draft.poolDeaths === nodeLimits.poolDeathsMax)
+    draft.effects.push({ kind: "timer", timer: { of: "pool" }, delayMs: nodeLimits.poolRestMs });
   fillPool(draft);
 }

@@ -1,6 +1,6 @@
 import type { HowItDied } from "@slime/platform";
 import type { JobReport, StartJob } from "@slime/rpc/control";
-import { bounded, dropNext, type Draft } from "./draft.js";
+import { bounded, type Draft, dropNext } from "./draft.js";
 import type { JobState } from "./node-state.js";
 import { jobUp } from "./reports.js";
 import { endLife } from "./step-actors.js";
@@ -15,12 +15,25 @@ export function startJob(draft: Draft, start: StartJob): void {
   if (job !== undefined) {
     if (start.attempt > job.start.attempt) {
       draft.jobs.set(jobId, { ...job, stopping: true, next: start });
-      return void draft.effects.push({ kind: "end", processId: job.processId, graceMs: 0, reason: `attempt ${start.attempt} takes its place (N6)` });
+      return void draft.effects.push({
+        kind: "end",
+        processId: job.processId,
+        graceMs: 0,
+        reason: `attempt ${start.attempt} takes its place (N6)`,
+      });
     }
-    if (job.start.attempt === start.attempt && job.pid > 0) draft.effects.push({ kind: "report", up: jobUp({ jobId, attempt: start.attempt, state: { $case: "running", value: { pid: job.pid, logPath: job.logPath } } }) });
+    if (job.start.attempt === start.attempt && job.pid > 0)
+      draft.effects.push({
+        kind: "report",
+        up: jobUp({ jobId, attempt: start.attempt, state: { $case: "running", value: { pid: job.pid, logPath: job.logPath } } }),
+      });
     return;
   }
-  if (draft.stopping) return void draft.effects.push({ kind: "report", up: jobUp(endedReport(jobId, start.attempt, { how: null, message: "the node is stopping", stopped: false })) });
+  if (draft.stopping)
+    return void draft.effects.push({
+      kind: "report",
+      up: jobUp(endedReport(jobId, start.attempt, { how: null, message: "the node is stopping", stopped: false })),
+    });
   const processId = draft.context.newProcessId();
   draft.jobs.set(jobId, { start, processId, pid: 0, logPath: "", stopping: false, next: null });
   draft.effects.push({ kind: "launch_driver", processId, start });
@@ -30,12 +43,20 @@ export function startJob(draft: Draft, start: StartJob): void {
 export function stopJob(draft: Draft, jobId: string, graceMs: number, job: JobState | undefined = draft.jobs.get(jobId)): void {
   if (job !== undefined) {
     draft.jobs.set(jobId, { ...job, stopping: true, next: null });
-    if (job.next !== null) draft.effects.push({ kind: "report", up: jobUp(endedReport(jobId, job.next.attempt, { how: null, message: "stopped before it began", stopped: true })) });
+    if (job.next !== null)
+      draft.effects.push({
+        kind: "report",
+        up: jobUp(endedReport(jobId, job.next.attempt, { how: null, message: "stopped before it began", stopped: true })),
+      });
     return void draft.effects.push({ kind: "end", processId: job.processId, graceMs, reason: "its job was stopped" });
   }
   const ended = [...draft.endedJobs.values()].filter(({ report }) => report.jobId === jobId);
   for (const { report } of ended) draft.effects.push({ kind: "report", up: jobUp(report) });
-  if (ended.length === 0) draft.effects.push({ kind: "report", up: jobUp(endedReport(jobId, 0, { how: null, message: "its driver is not on this node", stopped: true })) });
+  if (ended.length === 0)
+    draft.effects.push({
+      kind: "report",
+      up: jobUp(endedReport(jobId, 0, { how: null, message: "its driver is not on this node", stopped: true })),
+    });
 }
 
 interface JobEnd {
@@ -45,7 +66,12 @@ interface JobEnd {
 }
 
 function endedReport(jobId: string, attempt: number, end: JobEnd): JobReport {
-  const value = { exitCode: end.how?.exitCode ?? undefined, signal: end.how?.signal ?? undefined, message: end.message, stopped: end.stopped };
+  const value = {
+    exitCode: end.how?.exitCode ?? undefined,
+    signal: end.how?.signal ?? undefined,
+    message: end.message,
+    stopped: end.stopped,
+  };
   return { jobId, attempt, state: { $case: "ended", value } };
 }
 
@@ -62,7 +88,8 @@ export function driverEnded(draft: Draft, jobId: string, job: JobState, how: How
 /** The head knows how everything of this job ended: its records go, its objects are freed, and what still runs for it ends. */
 export function forgetJob(draft: Draft, jobId: string): void {
   for (const [actorId, { life, next }] of [...draft.actors]) {
-    if (life?.start.spec?.jobId === jobId && life.start.spec.lifetime !== "detached" && life.phase !== "ending") endLife(draft, actorId, life, 0, "JOB_ENDED", "its job has ended");
+    if (life?.start.spec?.jobId === jobId && life.start.spec.lifetime !== "detached" && life.phase !== "ending")
+      endLife(draft, actorId, life, 0, "JOB_ENDED", "its job has ended");
     if (next?.spec?.jobId === jobId && next.spec.lifetime !== "detached") dropNext(draft, actorId);
   }
   for (const [key, ended] of draft.endedActors) {

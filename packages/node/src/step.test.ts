@@ -1,4 +1,4 @@
-import { seededRandom, ProcessId } from "@slime/core";
+import { ProcessId, seededRandom } from "@slime/core";
 import type { HowItDied } from "@slime/platform";
 import type { ActorSpec, NodeUp, StartActor, StartJob } from "@slime/rpc/control";
 import fc from "fast-check";
@@ -37,15 +37,35 @@ const spec = (actorId: string, change: Partial<ActorSpec> = {}): ActorSpec => ({
   nodeId: "",
   ...change,
 });
-const startOf = (actorId: string, incarnation = 1, change: Partial<ActorSpec> = {}, gpuIndices: number[] = []): StartActor => ({ spec: spec(actorId, change), incarnation, gpuIndices });
-const jobStart = (jobId: string, attempt = 1): StartJob => ({ attempt, spec: { jobId, submissionId: "s", entrypoint: "true", env: {}, cwd: "", metadata: {}, resources: {}, attemptsMax: 1 } });
+const startOf = (actorId: string, incarnation = 1, change: Partial<ActorSpec> = {}, gpuIndices: number[] = []): StartActor => ({
+  spec: spec(actorId, change),
+  incarnation,
+  gpuIndices,
+});
+const jobStart = (jobId: string, attempt = 1): StartJob => ({
+  attempt,
+  spec: { jobId, submissionId: "s", entrypoint: "true", env: {}, cwd: "", metadata: {}, resources: {}, attemptsMax: 1 },
+});
 const gpus = [0, 1].map((index) => ({ index, uuid: `GPU-${index}`, name: "x", memoryMib: 1, virtual: false }));
-const died = (change: Partial<HowItDied> = {}): HowItDied => ({ exitCode: null, signal: "SIGKILL", oom: false, message: "killed by SIGKILL", stderrTail: ["last words"], ...change });
+const died = (change: Partial<HowItDied> = {}): HowItDied => ({
+  exitCode: null,
+  signal: "SIGKILL",
+  oom: false,
+  message: "killed by SIGKILL",
+  stderrTail: ["last words"],
+  ...change,
+});
 
 /** A machine with a memory of what it asked for. */
 function machine(poolSize = 0) {
   const random = seededRandom(1);
-  const context: StepContext = { nodeId: "node_0000000000000001", gpus, poolSize, newProcessId: () => ProcessId.create(random), wallMs: () => 5 };
+  const context: StepContext = {
+    nodeId: "node_0000000000000001",
+    gpus,
+    poolSize,
+    newProcessId: () => ProcessId.create(random),
+    wallMs: () => 5,
+  };
   let state: NodeState = emptyNode;
   const effects: NodeEffect[] = [];
   const send = (event: NodeEvent): readonly NodeEffect[] => {
@@ -57,7 +77,9 @@ function machine(poolSize = 0) {
   const register = (processId: string) => send({ kind: "host_registered", processId, pid: 100, language: "node", actor: null });
   /** Starts an actor up to ALIVE; returns its process. */
   const alive = (actorId: string, incarnation = 1, change: Partial<ActorSpec> = {}, gpuIndices: number[] = []) => {
-    const launch = send({ kind: "start_actor", start: startOf(actorId, incarnation, change, gpuIndices) }).find((effect) => effect.kind === "launch_host");
+    const launch = send({ kind: "start_actor", start: startOf(actorId, incarnation, change, gpuIndices) }).find(
+      (effect) => effect.kind === "launch_host",
+    );
     const processId = launch?.kind === "launch_host" ? launch.processId : "";
     register(processId);
     send({ kind: "host_alive", processId, incarnation, pid: 100, socket: "/s" });
@@ -68,10 +90,18 @@ function machine(poolSize = 0) {
 const kinds = (effects: readonly NodeEffect[]) => effects.map((effect) => (effect.kind === "report" ? reportKind(effect.up) : effect.kind));
 function reportKind(up: NodeUp): string {
   const { message } = up;
-  return message?.$case === "actor" ? `actor ${message.value.state?.$case}` : message?.$case === "job" ? `job ${message.value.state?.$case}` : `${message?.$case}`;
+  return message?.$case === "actor"
+    ? `actor ${message.value.state?.$case}`
+    : message?.$case === "job"
+      ? `job ${message.value.state?.$case}`
+      : `${message?.$case}`;
 }
 const goneOf = (effects: readonly NodeEffect[]) =>
-  effects.flatMap((effect) => (effect.kind === "report" && effect.up.message?.$case === "actor" && effect.up.message.value.state?.$case === "gone" ? [effect.up.message.value.state.value] : []))[0];
+  effects.flatMap((effect) =>
+    effect.kind === "report" && effect.up.message?.$case === "actor" && effect.up.message.value.state?.$case === "gone"
+      ? [effect.up.message.value.state.value]
+      : [],
+  )[0];
 
 describe("an actor's life", () => {
   it("goes from a started process to ALIVE to gone, with its last words", () => {
@@ -82,7 +112,13 @@ describe("an actor's life", () => {
     expect(kinds(m.send({ kind: "host_alive", processId, incarnation: 1, pid: 7, socket: "/s" }))).toEqual(["actor alive"]);
     const effects = m.send({ kind: "ended", processId, pid: 7, death: died() });
     expect(kinds(effects)).toEqual(["release_ports", "actor gone"]);
-    expect(goneOf(effects)?.death).toMatchObject({ reason: "WORKER_DIED", pid: 7, signal: "SIGKILL", stderrTail: ["last words"], message: "killed by SIGKILL" });
+    expect(goneOf(effects)?.death).toMatchObject({
+      reason: "WORKER_DIED",
+      pid: 7,
+      signal: "SIGKILL",
+      stderrTail: ["last words"],
+      message: "killed by SIGKILL",
+    });
   });
   it("takes a ready host and fills the pool again", () => {
     const m = machine(1);
@@ -139,7 +175,9 @@ describe("an actor's life", () => {
     expect(inventory(m.state()).actors).toMatchObject([{ incarnation: 3, pid: 9, socket: "" }]);
     const actor = { actorId: "a", incarnation: 3, jobId: "j", state: "alive", socketPath: "/s" } as const;
     expect(kinds(m.send({ kind: "host_registered", processId: "p", pid: 9, language: "node", actor }))).toEqual(["actor alive"]);
-    expect(kinds(m.send({ kind: "host_registered", processId: "q", pid: 10, language: "node", actor: { ...actor, incarnation: 2 } }))).toEqual(["end"]);
+    expect(
+      kinds(m.send({ kind: "host_registered", processId: "q", pid: 10, language: "node", actor: { ...actor, incarnation: 2 } })),
+    ).toEqual(["end"]);
   });
   it("rests the pool when its hosts keep dying", () => {
     const m = machine(1);
@@ -173,7 +211,9 @@ describe("jobs", () => {
   it("report a driver that could not start", () => {
     const m = machine();
     m.send({ kind: "start_job", start: jobStart("j") });
-    expect(kinds(m.send({ kind: "launch_failed", processId: m.state().jobs.get("j")?.processId ?? "", message: "no such directory" }))).toEqual(["job ended"]);
+    expect(
+      kinds(m.send({ kind: "launch_failed", processId: m.state().jobs.get("j")?.processId ?? "", message: "no such directory" })),
+    ).toEqual(["job ended"]);
   });
 });
 
@@ -192,7 +232,9 @@ describe("what waits for an end", () => {
     const old = m.alive("a", 1, { resources: { GPU: 10_000 } }, [0]);
     m.send({ kind: "stop_actor", actorId: "a", incarnation: 1, graceMs: 100, reason: "KILLED" });
     m.send({ kind: "start_actor", start: startOf("b", 1, { resources: { GPU: 10_000 } }, [0]) });
-    expect(goneOf(m.send({ kind: "stop_actor", actorId: "b", incarnation: 1, graceMs: 0, reason: "KILLED" }))?.death?.message).toBe("stopped before it began");
+    expect(goneOf(m.send({ kind: "stop_actor", actorId: "b", incarnation: 1, graceMs: 0, reason: "KILLED" }))?.death?.message).toBe(
+      "stopped before it began",
+    );
     m.send({ kind: "ended", processId: old, pid: 7, death: died() });
     expect(m.state().actors.size).toBe(0);
   });
@@ -200,7 +242,10 @@ describe("what waits for an end", () => {
     const m = machine();
     const bundles = [{ index: 0, resources: { GPU: 10_000 }, nodeId: "n", gpuIndices: [0], address: "", gpuUuids: [] }];
     const prepare = (id: string): NodeEvent => ({ kind: "prepare", id, generation: 1, bundles, ttlMs: 100 });
-    const refused = (effects: readonly NodeEffect[]) => effects.some((effect) => effect.kind === "report" && effect.up.message?.$case === "bundles" && effect.up.message.value.failure.length > 0);
+    const refused = (effects: readonly NodeEffect[]) =>
+      effects.some(
+        (effect) => effect.kind === "report" && effect.up.message?.$case === "bundles" && effect.up.message.value.failure.length > 0,
+      );
     m.send(prepare("pg"));
     m.send({ kind: "commit", id: "pg", generation: 1 });
     const old = m.alive("a", 1, { resources: { GPU: 10_000 }, placementGroupId: "pg", bundleIndex: 0 }, [0]);
@@ -221,28 +266,61 @@ describe("what waits for an end", () => {
     expect(kinds(m.send({ kind: "stop_job", jobId: "j", graceMs: 0 }))).toEqual(["end", "job ended"].reverse());
   });
   it("of an actor's records the newest incarnation is adopted, in whatever order they are found", () => {
-    for (const order of [[1, 2], [2, 1]]) {
+    for (const order of [
+      [1, 2],
+      [2, 1],
+    ]) {
       const m = machine();
-      for (const incarnation of order) m.send({ kind: "adopted_actor", processId: `p${incarnation}`, pid: incarnation, language: "node", start: startOf("a", incarnation) });
+      for (const incarnation of order)
+        m.send({
+          kind: "adopted_actor",
+          processId: `p${incarnation}`,
+          pid: incarnation,
+          language: "node",
+          start: startOf("a", incarnation),
+        });
       m.send({ kind: "ended", processId: "p1", pid: 1, death: died() });
-      m.send({ kind: "host_registered", processId: "p2", pid: 2, language: "node", actor: { actorId: "a", incarnation: 2, jobId: "j", state: "alive", socketPath: "/s" } });
+      m.send({
+        kind: "host_registered",
+        processId: "p2",
+        pid: 2,
+        language: "node",
+        actor: { actorId: "a", incarnation: 2, jobId: "j", state: "alive", socketPath: "/s" },
+      });
       expect(inventory(m.state()).actors).toMatchObject([{ incarnation: 2, pid: 2, socket: "/s" }]);
     }
   });
 });
 
 describe("GPUs and bundles", () => {
-  const bundle = (index: number, gpuIndices: number[], gpu = 10_000) => ({ index, resources: { GPU: gpu }, nodeId: "n", gpuIndices, address: "", gpuUuids: [] });
-  const prepare = (id: string, generation: number, gpuIndices: number[]): NodeEvent => ({ kind: "prepare", id, generation, bundles: gpuIndices.map((gpu, i) => bundle(i, [gpu])), ttlMs: 100 });
+  const bundle = (index: number, gpuIndices: number[], gpu = 10_000) => ({
+    index,
+    resources: { GPU: gpu },
+    nodeId: "n",
+    gpuIndices,
+    address: "",
+    gpuUuids: [],
+  });
+  const prepare = (id: string, generation: number, gpuIndices: number[]): NodeEvent => ({
+    kind: "prepare",
+    id,
+    generation,
+    bundles: gpuIndices.map((gpu, i) => bundle(i, [gpu])),
+    ttlMs: 100,
+  });
   const failureOf = (effects: readonly NodeEffect[]) => {
-    const up = effects.flatMap((effect) => (effect.kind === "report" && effect.up.message?.$case === "bundles" ? [effect.up.message.value.failure.toString()] : []))[0];
+    const up = effects.flatMap((effect) =>
+      effect.kind === "report" && effect.up.message?.$case === "bundles" ? [effect.up.message.value.failure.toString()] : [],
+    )[0];
     return up === undefined || up === "" ? null : (JSON.parse(up) as { code: string }).code;
   };
   it("refuses what is held already (B3), lapses what was not committed, ignores older generations (B2)", () => {
     const m = machine();
     expect(failureOf(m.send(prepare("pg", 1, [0])))).toBeNull();
     expect(failureOf(m.send(prepare("other", 1, [0])))).toBe("conflict");
-    expect(goneOf(m.send({ kind: "start_actor", start: startOf("a", 1, { resources: { GPU: 5_000 } }, [0]) }))?.death?.message).toMatch(/GPU 0/);
+    expect(goneOf(m.send({ kind: "start_actor", start: startOf("a", 1, { resources: { GPU: 5_000 } }, [0]) }))?.death?.message).toMatch(
+      /GPU 0/,
+    );
     m.send({ kind: "timer", timer: { of: "reservation", id: "pg", generation: 1 } });
     expect(failureOf(m.send({ kind: "commit", id: "pg", generation: 1 }))).toBe("not_found");
     m.send(prepare("pg", 2, [1]));
@@ -263,15 +341,21 @@ describe("GPUs and bundles", () => {
       fc.tuple(id, generation).map(([i, g]): NodeEvent => ({ kind: "commit", id: i, generation: g })),
       fc.tuple(id, generation).map(([i, g]): NodeEvent => ({ kind: "release", id: i, generation: g })),
       fc.tuple(id, generation).map(([i, g]): NodeEvent => ({ kind: "timer", timer: { of: "reservation", id: i, generation: g } })),
-      fc.tuple(id, generation, gpu).map(([i, g, x]): NodeEvent => ({ kind: "start_actor", start: startOf(i, g, { resources: { GPU: 5_000 * x.length } }, x) })),
+      fc
+        .tuple(id, generation, gpu)
+        .map(([i, g, x]): NodeEvent => ({ kind: "start_actor", start: startOf(i, g, { resources: { GPU: 5_000 * x.length } }, x) })),
     );
     fc.assert(
       fc.property(fc.array(event, { maxLength: 30 }), (events) => {
         const m = machine();
         for (const each of events) {
           m.send(each);
-          const bundles = [...m.state().bundles.values()].flatMap((r) => r.bundles.map((b) => gpuShares(b.resources["GPU"] ?? 0, b.gpuIndices)));
-          const actors = [...m.state().actors.values()].flatMap(({ life }) => (life === null ? [] : [gpuShares(life.start.spec?.resources["GPU"] ?? 0, life.start.gpuIndices)]));
+          const bundles = [...m.state().bundles.values()].flatMap((r) =>
+            r.bundles.map((b) => gpuShares(b.resources["GPU"] ?? 0, b.gpuIndices)),
+          );
+          const actors = [...m.state().actors.values()].flatMap(({ life }) =>
+            life === null ? [] : [gpuShares(life.start.spec?.resources["GPU"] ?? 0, life.start.gpuIndices)],
+          );
           for (const [, units] of sumShares([...bundles, ...actors])) expect(units).toBeLessThanOrEqual(10_000);
         }
       }),

@@ -1,6 +1,6 @@
 import { unreachable } from "@slime/core";
-import { commitBundles, lapseBundles, prepareBundles, releaseBundles, type BundleStep } from "./bundles.js";
-import { actorIn, draftOf, fillPool, sharesOutside, stateOf, type Draft, type StepContext } from "./draft.js";
+import { type BundleStep, commitBundles, lapseBundles, prepareBundles, releaseBundles } from "./bundles.js";
+import { actorIn, type Draft, draftOf, fillPool, type StepContext, sharesOutside, stateOf } from "./draft.js";
 import { nodeLimits } from "./limits.js";
 import type { NodeEffect, NodeEvent, NodeState, TimerKey } from "./node-state.js";
 import { actorReport, actorUp, bundlesUp } from "./reports.js";
@@ -33,7 +33,12 @@ function apply(draft: Draft, event: NodeEvent): void {
       return forgetJob(draft, event.jobId);
     case "prepare": {
       const result = prepareBundles(draft.bundles, event, sharesOutside(draft, event), draft.context.gpus.length);
-      if (result.failure === null) draft.effects.push({ kind: "timer", timer: { of: "reservation", id: event.id, generation: event.generation }, delayMs: event.ttlMs });
+      if (result.failure === null)
+        draft.effects.push({
+          kind: "timer",
+          timer: { of: "reservation", id: event.id, generation: event.generation },
+          delayMs: event.ttlMs,
+        });
       return settleBundles(draft, event, "prepare", result);
     }
     case "commit":
@@ -50,7 +55,11 @@ function apply(draft: Draft, event: NodeEvent): void {
       return hostExit(draft, event);
     case "host_phase": {
       const of = actorIn(draft, event.processId);
-      if (of !== null) draft.effects.push({ kind: "report", up: actorUp(actorReport(of.life.start, { $case: "phase", value: { phase: event.phase, waitingFor: event.waitingFor } })) });
+      if (of !== null)
+        draft.effects.push({
+          kind: "report",
+          up: actorUp(actorReport(of.life.start, { $case: "phase", value: { phase: event.phase, waitingFor: event.waitingFor } })),
+        });
       return;
     }
     case "host_hangs": {
@@ -69,7 +78,14 @@ function apply(draft: Draft, event: NodeEvent): void {
     case "adopted_host":
       return void draft.hosts.set(event.processId, { kind: "starting", language: event.language, actorId: null });
     case "adopted_job":
-      return void draft.jobs.set(event.start.spec?.jobId ?? "", { start: event.start, processId: event.processId, pid: event.pid, logPath: event.logPath, stopping: false, next: null });
+      return void draft.jobs.set(event.start.spec?.jobId ?? "", {
+        start: event.start,
+        processId: event.processId,
+        pid: event.pid,
+        logPath: event.logPath,
+        stopping: false,
+        next: null,
+      });
     case "adopted_bundles":
       draft.bundles = event.bundles;
       return;
@@ -93,7 +109,10 @@ function launched(draft: Draft, event: Extract<NodeEvent, { kind: "launched" }>)
     if (job.processId !== event.processId) continue;
     draft.jobs.set(jobId, { ...job, pid: event.pid, logPath: event.logPath });
     const value = { pid: event.pid, logPath: event.logPath };
-    draft.effects.push({ kind: "report", up: { message: { $case: "job", value: { jobId, attempt: job.start.attempt, state: { $case: "running", value } } } } });
+    draft.effects.push({
+      kind: "report",
+      up: { message: { $case: "job", value: { jobId, attempt: job.start.attempt, state: { $case: "running", value } } } },
+    });
   }
 }
 
@@ -107,7 +126,14 @@ function timer(draft: Draft, key: TimerKey): void {
     case "creation": {
       const of = actorIn(draft, key.processId);
       if (of?.life.phase !== "starting") return;
-      return endLife(draft, of.actorId, of.life, 0, "WORKER_DIED", `it was not ready within ${of.life.start.spec?.creationTimeoutMs ?? 0} ms of its creation`);
+      return endLife(
+        draft,
+        of.actorId,
+        of.life,
+        0,
+        "WORKER_DIED",
+        `it was not ready within ${of.life.start.spec?.creationTimeoutMs ?? 0} ms of its creation`,
+      );
     }
     case "reservation": {
       const bundles = lapseBundles(draft.bundles, key.id, key.generation);
@@ -131,7 +157,9 @@ function stop(draft: Draft, graceMs: number, reason: string): void {
     draft.actors.set(actorId, { life, next: null });
     endLife(draft, actorId, life, graceMs, "NODE_DIED", reason);
   }
-  for (const [processId] of draft.hosts) if (actorIn(draft, processId) === null) draft.effects.push({ kind: "end", processId, graceMs: Math.min(graceMs, nodeLimits.termGraceMs), reason });
+  for (const [processId] of draft.hosts)
+    if (actorIn(draft, processId) === null)
+      draft.effects.push({ kind: "end", processId, graceMs: Math.min(graceMs, nodeLimits.termGraceMs), reason });
   for (const [jobId, job] of draft.jobs) stopJob(draft, jobId, graceMs, job);
 }
 

@@ -4,9 +4,9 @@
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { detectPlatform } from "@slime/platform";
 import { ObjectStore } from "@slime/object-store";
-import { encodeValueFrame, decodeValueFrame } from "@slime/rpc";
+import { detectPlatform } from "@slime/platform";
+import { decodeValueFrame, encodeValueFrame } from "@slime/rpc";
 
 const megabytes = Number(process.argv[2] ?? 800);
 const elements = (megabytes * 1_000_000) / 8;
@@ -15,7 +15,12 @@ const jobId = "job_0000000000000001";
 
 const dir = mkdtempSync(join(detectPlatform().sharedMemoryRoot, "slime-bench-"));
 try {
-  const store = new ObjectStore({ dir, capacityBytes: megabytes * 8_000_000, recycleBytesMax: megabytes * 4_000_000, buffersBytesMax: megabytes * 2_000_000 });
+  const store = new ObjectStore({
+    dir,
+    capacityBytes: megabytes * 8_000_000,
+    recycleBytesMax: megabytes * 4_000_000,
+    buffersBytesMax: megabytes * 2_000_000,
+  });
   const value = { weights: Float64Array.from({ length: elements }, (_, i) => i) };
   const target = new Float64Array(elements).fill(1);
   const best = { memcpy: 0, put: 0, get: 0 };
@@ -39,7 +44,18 @@ try {
     best.get = Math.max(best.get, rate(getMs));
   }
   const percent = (part: number) => Math.round((1000 * part) / best.memcpy) / 10;
-  console.log(JSON.stringify({ bench: "object-store.800MB", megabytes, memcpyGBs: round2(best.memcpy), putGBs: round2(best.put), getGBs: round2(best.get), putPercentOfMemcpy: percent(best.put), getPercentOfMemcpy: percent(best.get), bar: 40 }));
+  console.log(
+    JSON.stringify({
+      bench: "object-store.800MB",
+      megabytes,
+      memcpyGBs: round2(best.memcpy),
+      putGBs: round2(best.put),
+      getGBs: round2(best.get),
+      putPercentOfMemcpy: percent(best.put),
+      getPercentOfMemcpy: percent(best.get),
+      bar: 40,
+    }),
+  );
 } finally {
   rmSync(dir, { recursive: true, force: true });
 }

@@ -69,7 +69,9 @@ export class Capacity {
 
   #dropRecyclable(bytes: number): void {
     let dropped = 0;
-    const sizes = names(join(this.#dir, freeDir)).map(Number).sort((a, b) => b - a);
+    const sizes = names(join(this.#dir, freeDir))
+      .map(Number)
+      .sort((a, b) => b - a);
     for (const size of sizes) {
       for (const name of names(join(this.#dir, freeDir, String(size)))) {
         if (dropped >= bytes) return;
@@ -95,6 +97,10 @@ export function settledCapacity(dir: string, wantedBytes: number | undefined): n
     renameSync(draft, path);
   }
   const settings = JSON.parse(readFileSync(path, "utf8")) as { readonly capacityBytes?: unknown };
-  if (typeof settings.capacityBytes !== "number") throw new SlimeError("state.damaged", `${path} does not give capacityBytes; remove the directory when nothing runs`, { path, where: "capacityBytes" });
+  if (typeof settings.capacityBytes !== "number")
+    throw new SlimeError("state.damaged", `${path} does not give capacityBytes; remove the directory when nothing runs`, {
+      path,
+      where: "capacityBytes",
+    });
   return settings.capacityBytes;
 }

@@ -1,7 +1,7 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync, existsSync, statSync, openSync, readSync, closeSync, chmodSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { JobId, seededRandom, SlimeError } from "@slime/core";
+import { JobId, SlimeError, seededRandom } from "@slime/core";
 import type { ObjectDescriptor } from "@slime/rpc";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -34,11 +34,21 @@ const codeOf = (run: () => unknown): string => {
   }
 };
 
-const outcomeOf = (work: Promise<unknown>): Promise<string> => work.then(() => "done", (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)));
+const outcomeOf = (work: Promise<unknown>): Promise<string> =>
+  work.then(
+    () => "done",
+    (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
+  );
 
 describe("values", () => {
   test("a value with arrays comes back equal, its arrays aligned", async () => {
-    const value = { step: 3, tokens: Int32Array.from({ length: 50_000 }, (_, i) => i), logProbs: new Float64Array([0.5, -1]), text: "ü", raw: filled(5000, 1) };
+    const value = {
+      step: 3,
+      tokens: Int32Array.from({ length: 50_000 }, (_, i) => i),
+      logProbs: new Float64Array([0.5, -1]),
+      text: "ü",
+      raw: filled(5000, 1),
+    };
     using stored = await store.getValue(await store.putValue(jobId, value));
     expect(stored.value).toEqual(value);
   });
@@ -87,7 +97,13 @@ describe("S2: never wrong data", () => {
 
   test("interleaved puts, gets and frees of two processes", () => {
     const other = new ObjectStore({ dir, random });
-    const step = fc.record({ who: fc.boolean(), what: fc.constantFrom("put", "get", "free", "freeJob"), size: fc.integer({ min: 0, max: 300_000 }), which: fc.nat(20), job: fc.nat(2) });
+    const step = fc.record({
+      who: fc.boolean(),
+      what: fc.constantFrom("put", "get", "free", "freeJob"),
+      size: fc.integer({ min: 0, max: 300_000 }),
+      which: fc.nat(20),
+      job: fc.nat(2),
+    });
     const jobs = [0, 1, 2].map(() => JobId.create(random));
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
@@ -133,7 +149,10 @@ describe("S1, S4: nothing half-visible", () => {
     } catch (error) {
       failure = error;
     }
-    expect(failure).toMatchObject({ code: "object_store.full", details: { needed: sizeClass(300_064), free: 400_000 - statSync(join(dir, "small", jobId, kept.objectId)).size, capacity: 400_000 } });
+    expect(failure).toMatchObject({
+      code: "object_store.full",
+      details: { needed: sizeClass(300_064), free: 400_000 - statSync(join(dir, "small", jobId, kept.objectId)).size, capacity: 400_000 },
+    });
     expect(readdirSync(join(dir, "small", jobId))).toEqual([kept.objectId]);
   });
 
@@ -175,7 +194,8 @@ describe("S1, S4: nothing half-visible", () => {
 
   test("the sweep removes what dead processes left, and only that", () => {
     const object = store.putSync(jobId, [filled(10, 1)]);
-    for (const name of [".w-999-obj_0000000000000001", ".f-999-obj_0000000000000002", ".w-1000-obj_0000000000000003"]) writeFileSync(join(dir, jobId, name), "half");
+    for (const name of [".w-999-obj_0000000000000001", ".f-999-obj_0000000000000002", ".w-1000-obj_0000000000000003"])
+      writeFileSync(join(dir, jobId, name), "half");
     store.sweep({ isAlive: (pid) => pid === 1000 });
     expect(readdirSync(join(dir, jobId)).sort()).toEqual([".w-1000-obj_0000000000000003", object.objectId]);
     store.sweep({ isAlive: () => true, liveJobs: new Set() });

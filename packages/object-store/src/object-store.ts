@@ -1,10 +1,10 @@
 import { closeSync, mkdirSync, openSync, readSync, renameSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { ObjectId, SlimeError, systemRandom, type Random } from "@slime/core";
+import { ObjectId, type Random, SlimeError, systemRandom } from "@slime/core";
 import { errnoOf } from "@slime/platform";
-import { decodeValueFrame, encodeValueFrame, type CodecHooks, type ObjectDescriptor } from "@slime/rpc";
+import { type CodecHooks, decodeValueFrame, encodeValueFrame, type ObjectDescriptor } from "@slime/rpc";
 import { BufferPool } from "./buffer-pool.js";
-import { Capacity, settledCapacity, type StoreUsage } from "./capacity.js";
+import { Capacity, type StoreUsage, settledCapacity } from "./capacity.js";
 import { readInto, writeParts } from "./copying.js";
 import { freeDir, jobDirsIn, names, remove, workerOf } from "./layout.js";
 import { generationOf, headerBytes, holds, openHeader, sealedHeader } from "./segment-header.js";
@@ -180,7 +180,10 @@ export class ObjectStore {
     const size = statSync(taken, { throwIfNoEntry: false })?.size;
     if (size === undefined) return;
     const dir = join(this.dir, freeDir, String(sizeClass(size)));
-    const waiting = names(join(this.dir, freeDir)).reduce((sum, each) => sum + Number(each) * names(join(this.dir, freeDir, each)).length, 0);
+    const waiting = names(join(this.dir, freeDir)).reduce(
+      (sum, each) => sum + Number(each) * names(join(this.dir, freeDir, each)).length,
+      0,
+    );
     if (waiting + sizeClass(size) > this.#recycleBytesMax) return remove(taken);
     const fd = openIfThere(taken, "r+");
     if (fd === undefined) return; // its job ended meanwhile, and took it along
@@ -200,7 +203,8 @@ export class ObjectStore {
     try {
       const header = Buffer.alloc(headerBytes);
       const check = () => {
-        if (readSync(fd, header, 0, headerBytes, 0) !== headerBytes || !holds(header, object)) throw lost(object.objectId, "it was freed while it was being read");
+        if (readSync(fd, header, 0, headerBytes, 0) !== headerBytes || !holds(header, object))
+          throw lost(object.objectId, "it was freed while it was being read");
       };
       check();
       const memory = this.#buffers.take(object.bytes);
@@ -238,7 +242,8 @@ function lost(objectId: string, reason: string, cause?: unknown): SlimeError<"ob
 
 /** Ids come over wires and become file names. */
 function checkedName(id: string): string {
-  if (!/^(?:job|obj)_[0-9a-f]{16}$/.test(id)) throw new SlimeError("object.lost", `${JSON.stringify(id.slice(0, 80))} names no job or object`, { objectId: id, reason: "not an id" });
+  if (!/^(?:job|obj)_[0-9a-f]{16}$/.test(id))
+    throw new SlimeError("object.lost", `${JSON.stringify(id.slice(0, 80))} names no job or object`, { objectId: id, reason: "not an id" });
   return id;
 }
 

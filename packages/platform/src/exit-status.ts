@@ -9,7 +9,11 @@ export interface ExitStatus {
 }
 
 /** By number; of two names for one signal (SIGABRT, SIGIOT) the first. */
-const signalNames = new Map(Object.entries(constants.signals).reverse().map(([name, number]) => [number, name]));
+const signalNames = new Map(
+  Object.entries(constants.signals)
+    .reverse()
+    .map(([name, number]) => [number, name]),
+);
 
 /** A shell's `$?`: 128 + n is signal n. (A process that exits with such a code by itself is read as killed; a shell cannot tell.) */
 export function exitStatusOf(shellStatus: number): ExitStatus {
@@ -57,7 +61,8 @@ export async function describeDeath(evidence: DeathEvidence): Promise<HowItDied>
 }
 
 function inWords(status: ExitStatus, by: { readonly kernel: boolean; readonly heap: boolean; readonly killedByUs: boolean }): string {
-  if (by.kernel) return "killed by SIGKILL; the kernel's out-of-memory killer was at work: lower its memory use or give it a larger machine";
+  if (by.kernel)
+    return "killed by SIGKILL; the kernel's out-of-memory killer was at work: lower its memory use or give it a larger machine";
   if (by.heap) return "aborted: the JavaScript heap was exhausted; raise --max-old-space-size in NODE_OPTIONS or keep less";
   if (status.signal !== null) return `killed by ${status.signal}${by.killedByUs ? " (sent by its daemon)" : ""}`;
   if (status.exitCode === 127) return "exit code 127: the command was not found";

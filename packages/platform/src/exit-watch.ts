@@ -1,5 +1,5 @@
 import type { Clock, Timer } from "@slime/core";
-import { readExitFile, type ExitStatus } from "./exit-status.js";
+import { type ExitStatus, readExitFile } from "./exit-status.js";
 import type { ProcessIdentity, ProcessTable } from "./process-table.js";
 
 export interface Watched {

@@ -43,18 +43,29 @@ export async function readGpus(smi: NvidiaSmi = systemNvidiaSmi): Promise<readon
   const text = await smi(["--query-gpu=index,utilization.gpu,memory.used,power.draw", "--format=csv,noheader,nounits"]);
   return rows(text).flatMap(([index, utilisation, memory, power]) => {
     if (index === undefined || !/^\d+$/.test(index)) return [];
-    return [{ index: Number(index), utilisation: numberOr0(utilisation) / 100, memoryUsedMib: numberOr0(memory), powerWatts: numberOr0(power) }];
+    return [
+      { index: Number(index), utilisation: numberOr0(utilisation) / 100, memoryUsedMib: numberOr0(memory), powerWatts: numberOr0(power) },
+    ];
   });
 }
 
 /** Declared GPUs, for machines that have none: schedulable like real ones, seen by index. */
 export function virtualGpus(count: number, nodeId: string): readonly GpuDevice[] {
   const hex = nodeId.slice(nodeId.indexOf("_") + 1);
-  return Array.from({ length: count }, (_, index) => ({ index, uuid: `VIRTUAL-${hex}-${index}`, name: "virtual", memoryMib: 0, virtual: true }));
+  return Array.from({ length: count }, (_, index) => ({
+    index,
+    uuid: `VIRTUAL-${hex}-${index}`,
+    name: "virtual",
+    memoryMib: 0,
+    virtual: true,
+  }));
 }
 
 function rows(text: string | null): string[][] {
-  return (text ?? "").split("\n").filter((line) => line.trim() !== "").map((line) => line.split(",").map((field) => field.trim()));
+  return (text ?? "")
+    .split("\n")
+    .filter((line) => line.trim() !== "")
+    .map((line) => line.split(",").map((field) => field.trim()));
 }
 
 function numberOr0(text: string | undefined): number {

@@ -1,4 +1,4 @@
-import { sleep, type Clock } from "@slime/core";
+import { type Clock, sleep } from "@slime/core";
 import { errnoOf } from "./io-errors.js";
 import type { ProcessEntry, ProcessIdentity, ProcessMark, ProcessTable } from "./process-table.js";
 
@@ -111,11 +111,16 @@ export function exists(pid: number): boolean {
  * Ends every living process that carries the mark, whoever started it: the sweep behind "nothing is left".
  * Resolves with the pids that could not be ended.
  */
-export async function killMarked(mark: ProcessMark, options: KillOptions & { readonly except?: ReadonlySet<number> }): Promise<readonly number[]> {
+export async function killMarked(
+  mark: ProcessMark,
+  options: KillOptions & { readonly except?: ReadonlySet<number> },
+): Promise<readonly number[]> {
   const { processes, clock, graceMs, except = new Set<number>() } = options;
   const found = async () => {
     const marked = await processes.marked(mark);
-    return childrenFirst(await processes.list(), new Set(marked.map((entry) => entry.pid))).filter((pid) => !except.has(pid) && pid !== process.pid);
+    return childrenFirst(await processes.list(), new Set(marked.map((entry) => entry.pid))).filter(
+      (pid) => !except.has(pid) && pid !== process.pid,
+    );
   };
   const startMs = clock.nowMs();
   let terminated = false;

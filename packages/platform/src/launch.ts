@@ -1,7 +1,7 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { SlimeError, sleep, type Clock } from "@slime/core";
+import { type Clock, SlimeError, sleep } from "@slime/core";
 import { translateIoError } from "./io-errors.js";
 import type { ProcessIdentity, ProcessTable } from "./process-table.js";
 
@@ -62,7 +62,9 @@ export async function launch(options: LaunchOptions): Promise<Launched> {
   let ended = false;
   const parentEnded = new Promise<void>((resolve) => shell.once("exit", () => resolve())).then(() => void (ended = true));
   const parentPid = await new Promise<number>((resolve, reject) => {
-    shell.once("error", (cause) => reject(new SlimeError("process.start", `could not start ${what} in ${options.cwd}: ${cause.message}`, { what }, { cause })));
+    shell.once("error", (cause) =>
+      reject(new SlimeError("process.start", `could not start ${what} in ${options.cwd}: ${cause.message}`, { what }, { cause })),
+    );
     shell.once("spawn", () => resolve(shell.pid ?? 0));
   });
   shell.unref();

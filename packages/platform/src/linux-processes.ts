@@ -65,10 +65,13 @@ export function linuxProcesses(root = "/proc"): ProcessTable {
     identify: async (pid) => identify(pid),
     isAlive: async (identity) => identity.bootId === bootId() && stat(identity.pid)?.startTime === identity.startTime,
     list: async () => list(),
-    marked: async (mark) => list().filter((entry) => entry.pid !== process.pid && carriesMark(read(`${entry.pid}/environ`) ?? Buffer.alloc(0), mark)),
+    marked: async (mark) =>
+      list().filter((entry) => entry.pid !== process.pid && carriesMark(read(`${entry.pid}/environ`) ?? Buffer.alloc(0), mark)),
     activity: async (pid) => {
       const found = stat(pid);
-      return found === null ? null : { cpuMs: (found.cpuTicks * 1000) / ticksPerSecond, stopped: found.state === "T" || found.state === "t" };
+      return found === null
+        ? null
+        : { cpuMs: (found.cpuTicks * 1000) / ticksPerSecond, stopped: found.state === "T" || found.state === "t" };
     },
   };
 }

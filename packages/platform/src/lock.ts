@@ -31,7 +31,10 @@ export async function acquireLock(path: string, what: string, processes: Process
       if (await linked(mine, path)) return heldLock(path, owner);
       const holder = await lockOwner(path);
       if (holder !== null && (await processes.isAlive(holder))) {
-        throw new SlimeError("state.locked", `${path} is held by ${holder.what} (pid ${holder.pid}): stop it first`, { path, pid: holder.pid });
+        throw new SlimeError("state.locked", `${path} is held by ${holder.what} (pid ${holder.pid}): stop it first`, {
+          path,
+          pid: holder.pid,
+        });
       }
       await removeStale(path, holder);
     }

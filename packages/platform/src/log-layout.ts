@@ -36,7 +36,10 @@ export function assignmentLogBase(logDir: string, assignment: Assignment): strin
 export async function linkLogs(logDir: string, assignment: Assignment, logs: LogFiles): Promise<string> {
   const base = assignmentLogBase(logDir, assignment);
   await mkdir(dirname(base), { recursive: true, mode: 0o700 });
-  const links = assignment.kind === "job" ? [[logs.stdout, `${base}.log`] as const] : [[logs.stdout, `${base}.out`] as const, [logs.stderr, `${base}.err`] as const];
+  const links =
+    assignment.kind === "job"
+      ? [[logs.stdout, `${base}.log`] as const]
+      : [[logs.stdout, `${base}.out`] as const, [logs.stderr, `${base}.err`] as const];
   for (const [file, link] of links) {
     await rm(link, { force: true });
     await symlink(relative(dirname(link), file), link);

@@ -29,7 +29,10 @@ export function machineLimits(kind: Platform["kind"], read: ReadText = readSyste
   const own = read("/proc/self/cgroup") ?? "";
   const quota = cpuQuota(own, read);
   const limit = memoryLimit(own, read);
-  return { cpus: Math.max(1, Math.min(cpus, quota ?? cpus)), memoryMib: Math.min(memoryMib, limit === null ? memoryMib : Math.floor(limit / 2 ** 20)) };
+  return {
+    cpus: Math.max(1, Math.min(cpus, quota ?? cpus)),
+    memoryMib: Math.min(memoryMib, limit === null ? memoryMib : Math.floor(limit / 2 ** 20)),
+  };
 }
 
 /** Memory that a new process could have now, MiB. */
@@ -51,7 +54,10 @@ function cpuQuota(own: string, read: ReadText): number | null {
 function memoryLimit(own: string, read: ReadText): number | null {
   const unified = cgroupPath(own, "");
   const memory = cgroupPath(own, "memory");
-  const texts = [unified === null ? null : read(`/sys/fs/cgroup${unified}/memory.max`), memory === null ? null : read(`/sys/fs/cgroup/memory${memory}/memory.limit_in_bytes`)];
+  const texts = [
+    unified === null ? null : read(`/sys/fs/cgroup${unified}/memory.max`),
+    memory === null ? null : read(`/sys/fs/cgroup/memory${memory}/memory.limit_in_bytes`),
+  ];
   const limits = texts.map((text) => Number.parseInt(text ?? "", 10)).filter((bytes) => bytes > 0);
   return limits.length === 0 ? null : Math.min(...limits);
 }

@@ -4,7 +4,9 @@ import { describe, expect, it } from "vitest";
 import { assignmentLogBase, processLogs } from "./log-layout.js";
 import { decodeOwnership, encodeOwnership, type OwnershipRecord } from "./ownership.js";
 
-const golden = JSON.parse(readFileSync(new URL("../../../test/golden/ownership.json", import.meta.url), "utf8")) as readonly OwnershipRecord[];
+const golden = JSON.parse(
+  readFileSync(new URL("../../../test/golden/ownership.json", import.meta.url), "utf8"),
+) as readonly OwnershipRecord[];
 
 describe("the ownership record", () => {
   it("reads and writes each golden record unchanged", () => {

@@ -37,7 +37,8 @@ export function encodeOwnership(record: OwnershipRecord): string {
 
 /** @throws SlimeError `state.damaged` that names the file and what is wrong in it. */
 export function decodeOwnership(text: string, path: string): OwnershipRecord {
-  const damaged = (where: string) => new SlimeError("state.damaged", `the ownership record ${path} cannot be read: ${where}`, { path, where });
+  const damaged = (where: string) =>
+    new SlimeError("state.damaged", `the ownership record ${path} cannot be read: ${where}`, { path, where });
   let value: unknown;
   try {
     value = JSON.parse(text);

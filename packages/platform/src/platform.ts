@@ -29,7 +29,12 @@ export function detectPlatform(env: Readonly<Record<string, string | undefined>>
   if (wanted === "portable" || (wanted === "" && process.platform !== "linux")) {
     return { kind: "portable", processes: portableProcesses(), sharedMemoryRoot: tmpdir(), oomKills: noOomCounter };
   }
-  return { kind: "linux", processes: linuxProcesses(), sharedMemoryRoot: writable("/dev/shm") ? "/dev/shm" : tmpdir(), oomKills: linuxOomCounter() };
+  return {
+    kind: "linux",
+    processes: linuxProcesses(),
+    sharedMemoryRoot: writable("/dev/shm") ? "/dev/shm" : tmpdir(),
+    oomKills: linuxOomCounter(),
+  };
 }
 
 function writable(path: string): boolean {

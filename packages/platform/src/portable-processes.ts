@@ -42,7 +42,10 @@ export function portableProcesses(): ProcessTable {
   const columns = "pid=,ppid=,pgid=,stat=,time=,lstart=";
   const rows = async (selection: readonly string[]): Promise<Row[]> => {
     const text = await output("ps", [...selection, "-o", columns]);
-    return text.split("\n").flatMap((line) => parsePsRow(line) ?? []).filter((row) => !row.state.startsWith("Z"));
+    return text
+      .split("\n")
+      .flatMap((line) => parsePsRow(line) ?? [])
+      .filter((row) => !row.state.startsWith("Z"));
   };
   const one = async (pid: number) => (await rows(["-p", String(pid)]))[0] ?? null;
   const entry = ({ pid, parentPid, groupId, startTime }: Row): ProcessEntry => ({ pid, parentPid, groupId, startTime });
@@ -62,9 +65,17 @@ export function portableProcesses(): ProcessTable {
     },
     list: async () => (await rows(["-A"])).map(entry),
     marked: async (mark) => {
-      const environments = await output("ps", process.platform === "darwin" ? ["-A", "-E", "-ww", "-o", "pid=,command="] : ["axeww", "-o", "pid=,args="]);
+      const environments = await output(
+        "ps",
+        process.platform === "darwin" ? ["-A", "-E", "-ww", "-o", "pid=,command="] : ["axeww", "-o", "pid=,args="],
+      );
       const wanted = `${mark.name}=${mark.value}`;
-      const pids = new Set(environments.split("\n").filter((line) => line.split(" ").includes(wanted)).map((line) => Number.parseInt(line, 10)));
+      const pids = new Set(
+        environments
+          .split("\n")
+          .filter((line) => line.split(" ").includes(wanted))
+          .map((line) => Number.parseInt(line, 10)),
+      );
       return (await rows(["-A"])).filter((row) => row.pid !== process.pid && pids.has(row.pid)).map(entry);
     },
     activity: async (pid) => {

@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { SlimeError, type Random } from "@slime/core";
-import { errnoOf, translateIoError } from "./io-errors.js";
+import { type Random, SlimeError } from "@slime/core";
 import { privateDirectory } from "./files.js";
+import { errnoOf, translateIoError } from "./io-errors.js";
 
 /** Leased ports lie below the range that systems take outgoing connections' ports from (32,768 on Linux, 49,152 elsewhere). */
 const firstPort = 20_000;
@@ -22,7 +22,11 @@ export interface PortLeases {
  * @param dir shared by the daemons of a machine; one file a port, made exclusively, with the lessor's name in it.
  * @param lessor names this daemon; leases of its earlier life are dropped unless `keep` says their holder lives.
  */
-export async function portLeases(dir: string, lessor: string, options: { readonly random: Random; readonly keep: (holder: string) => boolean; readonly host?: string }): Promise<PortLeases> {
+export async function portLeases(
+  dir: string,
+  lessor: string,
+  options: { readonly random: Random; readonly keep: (holder: string) => boolean; readonly host?: string },
+): Promise<PortLeases> {
   await privateDirectory(dir);
   const held = new Map<number, string>();
   const fileOf = (port: number) => join(dir, String(port));
@@ -55,7 +59,10 @@ export async function portLeases(dir: string, lessor: string, options: { readonl
       }
       if (ports.length === count) return ports;
       for (const port of ports) free(held, port, fileOf(port));
-      throw new SlimeError("port.taken", `no ${count} free ports between ${firstPort} and ${firstPort + portsInRange - 1}`, { port: firstPort, pid: null });
+      throw new SlimeError("port.taken", `no ${count} free ports between ${firstPort} and ${firstPort + portsInRange - 1}`, {
+        port: firstPort,
+        pid: null,
+      });
     },
     release(holder) {
       const ports = [...held].filter(([, of]) => of === holder).map(([port]) => port);

@@ -8,7 +8,7 @@ import { describe, expect, it } from "vitest";
 import { describeDeath, type ExitStatus } from "./exit-status.js";
 import { exitWatcher } from "./exit-watch.js";
 import { exists, killMarked, killTree, signal } from "./kill-tree.js";
-import { launch, type Launched } from "./launch.js";
+import { type Launched, launch } from "./launch.js";
 import { acquireLock } from "./lock.js";
 import type { Platform } from "./platform.js";
 import { supervise } from "./supervise.js";
@@ -23,7 +23,15 @@ async function start(platform: Platform, root: string, script: string) {
   const logs = { stdout: join(dir, "out"), stderr: join(dir, "err") };
   const mark = { name: "SLIME_PROCESS_ID", value: randomUUID() };
   const env = { PATH: process.env["PATH"] ?? "", [mark.name]: mark.value };
-  const launched = await launch({ processes: platform.processes, clock: systemClock, dir, command: [node, "-e", script], env, cwd: dir, logs });
+  const launched = await launch({
+    processes: platform.processes,
+    clock: systemClock,
+    dir,
+    command: [node, "-e", script],
+    env,
+    cwd: dir,
+    logs,
+  });
   return { launched, logs, mark, out: () => readFileSync(logs.stdout, "utf8") };
 }
 
@@ -129,7 +137,15 @@ describe("a process that cannot start", () => {
   it("ends with 127 and its stderr says why", async () => {
     await using root = await temporaryDirectory();
     const logs = { stdout: join(root.path, "out"), stderr: join(root.path, "err") };
-    const launched = await launch({ processes: platform.processes, clock: systemClock, dir: root.path, command: ["/no/such/program"], env: {}, cwd: root.path, logs });
+    const launched = await launch({
+      processes: platform.processes,
+      clock: systemClock,
+      dir: root.path,
+      command: ["/no/such/program"],
+      env: {},
+      cwd: root.path,
+      logs,
+    });
     const status = await exitOf(platform, launched);
     const death = await describeDeath({ status, stderr: logs.stderr, oomKills: { before: 0, after: 0 }, killedByUs: false });
     expect(death).toMatchObject({ exitCode: 127, oom: false, message: "exit code 127: the command was not found" });
@@ -138,7 +154,15 @@ describe("a process that cannot start", () => {
   it("is a named failure when its directory is missing", async () => {
     await using root = await temporaryDirectory();
     const logs = { stdout: join(root.path, "out"), stderr: join(root.path, "err") };
-    const starting = launch({ processes: platform.processes, clock: systemClock, dir: root.path, command: ["true"], env: {}, cwd: "/no/such/dir", logs });
+    const starting = launch({
+      processes: platform.processes,
+      clock: systemClock,
+      dir: root.path,
+      command: ["true"],
+      env: {},
+      cwd: "/no/such/dir",
+      logs,
+    });
     await expect(starting).rejects.toMatchObject({ code: "process.start" });
   });
 });

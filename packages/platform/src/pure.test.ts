@@ -1,6 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { seededRandom, silentLogger, SlimeError } from "@slime/core";
+import { SlimeError, seededRandom, silentLogger } from "@slime/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { describeDeath, exitStatusOf } from "./exit-status.js";
@@ -21,7 +21,14 @@ import { temporaryDirectory } from "./testing/index.js";
 describe("what the system says", () => {
   it("reads a stat line whatever the name holds", () => {
     const rest = "1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 98765 1 1";
-    expect(parseStat(`12 (a) b) (c) S ${rest}`)).toEqual({ pid: 12, parentPid: 1, groupId: 7, startTime: "98765", state: "S", cpuTicks: 200 });
+    expect(parseStat(`12 (a) b) (c) S ${rest}`)).toEqual({
+      pid: 12,
+      parentPid: 1,
+      groupId: 7,
+      startTime: "98765",
+      state: "S",
+      cpuTicks: 200,
+    });
     expect(parseStat("")).toBeNull();
     expect(parseStat("12 (cut")).toBeNull();
   });
@@ -32,15 +39,31 @@ describe("what the system says", () => {
     expect(carriesMark(Buffer.from("AA=x1\0A=x12\0B=A=x1\0"), mark)).toBe(false);
   });
   it("reads rows of ps", () => {
-    expect(parsePsRow("  12     1    12 Ss   01:02 Sun Nov 22 15:00:24 2026")).toEqual({ pid: 12, parentPid: 1, groupId: 12, state: "Ss", cpuMs: 62_000, startTime: "Sun Nov 22 15:00:24 2026" });
+    expect(parsePsRow("  12     1    12 Ss   01:02 Sun Nov 22 15:00:24 2026")).toEqual({
+      pid: 12,
+      parentPid: 1,
+      groupId: 12,
+      state: "Ss",
+      cpuMs: 62_000,
+      startTime: "Sun Nov 22 15:00:24 2026",
+    });
     expect(parsePsRow("")).toBeNull();
     expect(["00:01", "1:00:00", "2-00:00:00", "0:01.50"].map(parseCpuTime)).toEqual([1000, 3_600_000, 172_800_000, 1500]);
   });
   it("reads control groups", () => {
     const own = "4:memory:/jobs/a\n1:cpu,cpuacct:/b\n0::/c\n";
-    expect([cgroupPath(own, "memory"), cgroupPath(own, "cpu"), cgroupPath(own, ""), cgroupPath(own, "pids")]).toEqual(["/jobs/a", "/b", "/c", null]);
+    expect([cgroupPath(own, "memory"), cgroupPath(own, "cpu"), cgroupPath(own, ""), cgroupPath(own, "pids")]).toEqual([
+      "/jobs/a",
+      "/b",
+      "/c",
+      null,
+    ]);
     expect([parseOomKills("low 0\noom_kill 3\n"), parseOomKills("")]).toEqual([3, null]);
-    const files: Record<string, string> = { "/proc/self/cgroup": "0::/c\n", "/sys/fs/cgroup/c/cpu.max": "50000 100000\n", "/sys/fs/cgroup/c/memory.max": String(2 ** 28) };
+    const files: Record<string, string> = {
+      "/proc/self/cgroup": "0::/c\n",
+      "/sys/fs/cgroup/c/cpu.max": "50000 100000\n",
+      "/sys/fs/cgroup/c/memory.max": String(2 ** 28),
+    };
     expect(machineLimits("linux", (path) => files[path] ?? null)).toEqual({ cpus: 1, memoryMib: 256 });
     expect(machineLimits("linux", () => null)).toEqual(machineLimits("portable"));
   });
@@ -61,7 +84,9 @@ describe("what the system says", () => {
 
 describe("the order of a kill", () => {
   it("names each descendant once, and no parent before its child", () => {
-    const tree = fc.array(fc.nat(), { minLength: 1, maxLength: 40 }).map((picks) => picks.map((pick, i) => ({ pid: i + 2, parentPid: i === 0 ? 1 : (pick % i) + 2, groupId: 0, startTime: "" })));
+    const tree = fc
+      .array(fc.nat(), { minLength: 1, maxLength: 40 })
+      .map((picks) => picks.map((pick, i) => ({ pid: i + 2, parentPid: i === 0 ? 1 : (pick % i) + 2, groupId: 0, startTime: "" })));
     fc.assert(
       fc.property(tree, (all) => {
         const order = childrenFirst(all, new Set([2]));
@@ -139,7 +164,11 @@ describe("runDaemon", () => {
   function host() {
     const handlers = new Map<string, (argument: unknown) => void>();
     const exits: number[] = [];
-    const fake = { on: (name: string, run: (argument: unknown) => void) => handlers.set(name, run), off: (name: string) => handlers.delete(name), exit: (code: number) => exits.push(code) };
+    const fake = {
+      on: (name: string, run: (argument: unknown) => void) => handlers.set(name, run),
+      off: (name: string) => handlers.delete(name),
+      exit: (code: number) => exits.push(code),
+    };
     return { host: fake as unknown as NodeJS.Process, exits, fire: (name: string, argument: unknown) => handlers.get(name)?.(argument) };
   }
   it("ends orderly at the first signal, and at once at the second", async () => {

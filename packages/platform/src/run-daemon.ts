@@ -1,4 +1,4 @@
-import { factsOf, SlimeError, type Logger } from "@slime/core";
+import { factsOf, type Logger, SlimeError } from "@slime/core";
 
 export interface DaemonContext {
   readonly log: Logger;
@@ -26,7 +26,11 @@ const signals = { SIGTERM: 143, SIGINT: 130, ...(process.stderr.isTTY ? { SIGHUP
  * The first SIGTERM or SIGINT (or SIGHUP of its terminal) settles `stopped`; a second one exits at once with 143 or 130.
  * A rejection that nobody handles is a bug: it is logged and ends the process, because what it left half-done is unknown (exit 70).
  */
-export async function runDaemon(name: string, main: (context: DaemonContext) => Promise<number | void>, options: RunDaemonOptions): Promise<void> {
+export async function runDaemon(
+  name: string,
+  main: (context: DaemonContext) => Promise<number | void>,
+  options: RunDaemonOptions,
+): Promise<void> {
   const { log, host = process, onFailure = toStderr } = options;
   const controller = new AbortController();
   const stopped = withResolvers<string>();
@@ -65,7 +69,9 @@ export async function runDaemon(name: string, main: (context: DaemonContext) => 
 }
 
 function toStderr(error: unknown): void {
-  process.stderr.write(`${error instanceof Error ? (SlimeError.isAny(error) ? error.message : (error.stack ?? error.message)) : String(error)}\n`);
+  process.stderr.write(
+    `${error instanceof Error ? (SlimeError.isAny(error) ? error.message : (error.stack ?? error.message)) : String(error)}\n`,
+  );
 }
 
 function withResolvers<T>(): { readonly promise: Promise<T>; readonly resolve: (value: T) => void } {

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
-import { SlimeError, sleep, type Clock, type Logger } from "@slime/core";
-import { exitStatusOf, type ExitStatus } from "./exit-status.js";
+import { type Clock, type Logger, SlimeError, sleep } from "@slime/core";
+import { type ExitStatus, exitStatusOf } from "./exit-status.js";
 
 export interface SuperviseOptions {
   readonly command: readonly [string, ...string[]];
@@ -38,7 +38,11 @@ export async function supervise(options: SuperviseOptions): Promise<number> {
       restarts.push(nowMs);
       while ((restarts[0] ?? nowMs) < nowMs - windowMs) restarts.shift();
       if (restarts.length > restartsMax) {
-        throw new SlimeError("process.exited", `${options.command.at(-1) ?? ""} ended ${restarts.length} times in ${Math.round(windowMs / 60_000)} min, last by ${status.signal ?? `exit code ${status.exitCode}`}: see its log`, { what: options.command.join(" "), ...status });
+        throw new SlimeError(
+          "process.exited",
+          `${options.command.at(-1) ?? ""} ended ${restarts.length} times in ${Math.round(windowMs / 60_000)} min, last by ${status.signal ?? `exit code ${status.exitCode}`}: see its log`,
+          { what: options.command.join(" "), ...status },
+        );
       }
       log.warn("daemon.restarted", { ...status, restarts: restarts.length });
       await sleep(clock, delayMs);
@@ -59,7 +63,9 @@ function run(command: SuperviseOptions["command"], started: (pid: number | undef
   return new Promise((resolve, reject) => {
     const [program, ...args] = command;
     const child = spawn(program, args, { stdio: "inherit", detached: true });
-    child.once("error", (cause) => reject(new SlimeError("process.start", `could not start ${program}: ${cause.message}`, { what: program }, { cause })));
+    child.once("error", (cause) =>
+      reject(new SlimeError("process.start", `could not start ${program}: ${cause.message}`, { what: program }, { cause })),
+    );
     child.once("exit", (exitCode, signal) => resolve(signal === null ? exitStatusOf(exitCode ?? 0) : { exitCode: null, signal }));
     started(child.pid);
   });

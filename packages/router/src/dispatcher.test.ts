@@ -1,5 +1,5 @@
-import { seededRandom, silentLogger, SlimeError } from "@slime/core";
-import { virtualClock, type VirtualClock } from "@slime/core/testing";
+import { SlimeError, seededRandom, silentLogger } from "@slime/core";
+import { type VirtualClock, virtualClock } from "@slime/core/testing";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Dispatcher } from "./dispatcher.js";
@@ -49,16 +49,32 @@ interface World {
 function world(limits: Partial<RouterLimits> = {}): World {
   const clock = virtualClock();
   const { transport, sent, alive } = keptTransport();
-  const dispatcher = new Dispatcher("round_robin", transport, { ...defaultRouterLimits, ...limits }, { clock, random: seededRandom(1), log: silentLogger });
+  const dispatcher = new Dispatcher(
+    "round_robin",
+    transport,
+    { ...defaultRouterLimits, ...limits },
+    { clock, random: seededRandom(1), log: silentLogger },
+  );
   return {
-    clock, dispatcher, sent, alive,
+    clock,
+    dispatcher,
+    sent,
+    alive,
     ask(id) {
       const events: string[] = [];
       const controller = new AbortController();
-      const sink: ReplySink = { begin: (status) => events.push(`begin ${status}`), data: () => true, end: () => events.push("end"), cut: () => events.push("cut") };
+      const sink: ReplySink = {
+        begin: (status) => events.push(`begin ${status}`),
+        data: () => true,
+        end: () => events.push("end"),
+        cut: () => events.push("cut"),
+      };
       const done = dispatcher
         .handle({ id, method: "POST", path: "/generate", headers: [], body: null }, sink, () => {}, controller.signal)
-        .then(() => (controller.signal.aborted ? "left" : "served"), (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)));
+        .then(
+          () => (controller.signal.aborted ? "left" : "served"),
+          (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
+        );
       return { events, done, leave: () => controller.abort() };
     },
   };
@@ -173,8 +189,18 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
   const id = fc.constantFrom("a", "b", "c");
   const op = fc.oneof(
     { weight: 4, arbitrary: fc.constant({ kind: "ask" as const }) },
-    { weight: 3, arbitrary: fc.record({ kind: fc.constant("settle" as const), at: fc.nat(), how: fc.constantFrom("answered" as const, "refused" as const, "unreachable" as const, "broken" as const, "cut" as const) }) },
-    fc.record({ kind: fc.constantFrom("fence" as const, "die" as const, "revive" as const, "probe" as const, "remove" as const, "add" as const), id }),
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        kind: fc.constant("settle" as const),
+        at: fc.nat(),
+        how: fc.constantFrom("answered" as const, "refused" as const, "unreachable" as const, "broken" as const, "cut" as const),
+      }),
+    },
+    fc.record({
+      kind: fc.constantFrom("fence" as const, "die" as const, "revive" as const, "probe" as const, "remove" as const, "add" as const),
+      id,
+    }),
     fc.record({ kind: fc.constant("open" as const), id, version: fc.nat({ max: 3 }) }),
     fc.record({ kind: fc.constant("leave" as const), at: fc.nat() }),
     fc.record({ kind: fc.constant("run" as const), ms: fc.nat({ max: 2_000 }) }),
@@ -202,7 +228,12 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
       const check = (wasAble: ReadonlySet<string>) => {
         for (; checked < w.sent.length; checked++) expect(wasAble).toContain(w.sent[checked]?.url);
       };
-      const ableNow = () => new Set(w.dispatcher.fleet.workers.filter(({ health, gate, draining }) => health.kind === "healthy" && gate.kind === "open" && !draining).map(({ url }) => url));
+      const ableNow = () =>
+        new Set(
+          w.dispatcher.fleet.workers
+            .filter(({ health, gate, draining }) => health.kind === "healthy" && gate.kind === "open" && !draining)
+            .map(({ url }) => url),
+        );
       for (const step of ops) {
         const before = ableNow();
         if (step.kind === "ask") {
@@ -239,7 +270,11 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
       for (const [i, end] of ends.entries()) {
         const events = asked[i]?.events ?? [];
         expect(["served", "left", "engine.unavailable", "wire.limit"]).toContain(end);
-        if (end === "served") expect([["begin 200", "end"], ["begin 200", "cut"]]).toContainEqual(events);
+        if (end === "served")
+          expect([
+            ["begin 200", "end"],
+            ["begin 200", "cut"],
+          ]).toContainEqual(events);
         else if (end !== "left") expect(events).toEqual([]);
       }
       expect(w.dispatcher.waiting).toBe(0);

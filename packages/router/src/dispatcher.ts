@@ -1,5 +1,5 @@
-import { backoffDelayMs, type Clock, type Logger, type Random, sleep, SlimeError } from "@slime/core";
 import type { RouterPolicy } from "@slime/backend";
+import { backoffDelayMs, type Clock, type Logger, type Random, SlimeError, sleep } from "@slime/core";
 import { Fleet, isAble, type Worker } from "./fleet.js";
 import type { RouterLimits } from "./options.js";
 import type { AttemptOutcome, ForwardRequest, ReplySink, Transport } from "./transport.js";
@@ -40,7 +40,12 @@ export class Dispatcher {
   readonly #probing = new Map<string, Promise<void>>();
   #counts = { requests: 0, failures: 0, retries: 0, cut: 0 };
 
-  constructor(policy: RouterPolicy, transport: Transport, limits: RouterLimits, context: { readonly clock: Clock; readonly random: Random; readonly log: Logger }) {
+  constructor(
+    policy: RouterPolicy,
+    transport: Transport,
+    limits: RouterLimits,
+    context: { readonly clock: Clock; readonly random: Random; readonly log: Logger },
+  ) {
     this.fleet = new Fleet(policy, limits.brokenMax);
     this.#transport = transport;
     this.#limits = limits;
@@ -92,7 +97,8 @@ export class Dispatcher {
       const delay = backoffDelayMs(this.#limits.retry, attempt, this.#random);
       if (delay === null) this.#fail(`all ${this.#limits.retry.triesMax} tries failed; the last: ${last}`);
       this.#counts.retries++;
-      if (!this.fleet.workers.some((other) => isAble(other) && !tried.has(other.id))) await sleep(this.#clock, delay, signal).catch(() => {});
+      if (!this.fleet.workers.some((other) => isAble(other) && !tried.has(other.id)))
+        await sleep(this.#clock, delay, signal).catch(() => {});
     }
   }
 
@@ -102,7 +108,14 @@ export class Dispatcher {
   }
 
   /** Sends to an engine just picked and keeps its count. */
-  async #stay(worker: Worker, request: ForwardRequest, sink: ReplySink, chosen: Chosen, passRefusals: boolean, signal: AbortSignal): Promise<AttemptOutcome> {
+  async #stay(
+    worker: Worker,
+    request: ForwardRequest,
+    sink: ReplySink,
+    chosen: Chosen,
+    passRefusals: boolean,
+    signal: AbortSignal,
+  ): Promise<AttemptOutcome> {
     const controller = new AbortController();
     const onAbort = () => controller.abort();
     signal.addEventListener("abort", onAbort, { once: true });
@@ -115,7 +128,14 @@ export class Dispatcher {
     signal.removeEventListener("abort", onAbort);
     stays.delete(stay);
     if (stays.size === 0) this.#stays.delete(worker.id);
-    const how = signal.aborted || result.kind === "abandoned" ? "abandoned" : result.kind === "cut" ? "broken" : result.kind === "refused" ? "answered" : result.kind;
+    const how =
+      signal.aborted || result.kind === "abandoned"
+        ? "abandoned"
+        : result.kind === "cut"
+          ? "broken"
+          : result.kind === "refused"
+            ? "answered"
+            : result.kind;
     this.fleet.ended(worker.id, how, "reason" in result ? result.reason : "");
     if (how === "broken" || how === "unreachable") void this.probe(worker.id);
     return result;
@@ -151,7 +171,9 @@ export class Dispatcher {
   #describe(): string {
     const { workers } = this.fleet;
     if (workers.length === 0) return "no engine is registered; POST /workers";
-    return workers.map(({ url, health, gate, draining }) => `${url} ${draining ? "drains" : health.kind !== "healthy" ? health.kind : gate.kind}`).join(", ");
+    return workers
+      .map(({ url, health, gate, draining }) => `${url} ${draining ? "drains" : health.kind !== "healthy" ? health.kind : gate.kind}`)
+      .join(", ");
   }
 
   /** Forgets an engine. Requests in flight there end by themselves, or elsewhere when it was not healthy. */
@@ -210,12 +232,16 @@ export class Dispatcher {
     const worker: Worker | undefined = this.fleet.get(id);
     if (worker === undefined || worker.gate.kind === "fenced") return;
     const before = worker.health.kind;
-    const result = await this.#transport.probe(worker.url, { timeoutMs: this.#limits.probeTimeoutMs, version: this.fleet.wantsVersion(id) });
+    const result = await this.#transport.probe(worker.url, {
+      timeoutMs: this.#limits.probeTimeoutMs,
+      version: this.fleet.wantsVersion(id),
+    });
     const now = this.fleet.get(id);
     if (now !== worker || now.gate.kind === "fenced") return;
     this.fleet.probed(id, result);
     if (result.ok) {
-      if (before !== "healthy") this.#log.info("router.worker_admitted", { worker: worker.url, gate: worker.gate.kind, found: result.found });
+      if (before !== "healthy")
+        this.#log.info("router.worker_admitted", { worker: worker.url, gate: worker.gate.kind, found: result.found });
       this.changed();
     } else {
       if (before !== "unhealthy") this.#log.warn("router.worker_ejected", { worker: worker.url, reason: result.reason });

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { HttpEngine } from "./engine-client.js";
 import { SpanCounter } from "./engine-reply.js";
 import { SseEvents } from "./sse-events.js";
-import { answerJson, scriptedEngine, type ScriptedEngine } from "./testing/index.js";
+import { answerJson, type ScriptedEngine, scriptedEngine } from "./testing/index.js";
 
 let server: ScriptedEngine;
 let engine: HttpEngine;
@@ -17,24 +17,63 @@ afterEach(async () => {
   await server[Symbol.asyncDispose]();
 });
 
-const request = { rid: "r", input_ids: [1, 2], sampling_params: { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: 8 }, return_logprob: true };
+const request = {
+  rid: "r",
+  input_ids: [1, 2],
+  sampling_params: { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: 8 },
+  return_logprob: true,
+};
 const reply = (tokens: number, version: string, finish: unknown, extra: object = {}) => ({
   text: "x".repeat(tokens),
   output_ids: Array.from({ length: tokens }, (_, i) => i),
   meta_info: {
-    id: "r", finish_reason: finish, prompt_tokens: 2, completion_tokens: tokens, cached_tokens: 1, weight_version: version,
-    output_token_logprobs: Array.from({ length: tokens }, (_, i) => [-i - 0.5, i, null]), input_token_logprobs: [[null, 1, null], [-2, 2, null]], ...extra,
+    id: "r",
+    finish_reason: finish,
+    prompt_tokens: 2,
+    completion_tokens: tokens,
+    cached_tokens: 1,
+    weight_version: version,
+    output_token_logprobs: Array.from({ length: tokens }, (_, i) => [-i - 0.5, i, null]),
+    input_token_logprobs: [
+      [null, 1, null],
+      [-2, 2, null],
+    ],
+    ...extra,
   },
 });
 const code = (expected: string) => (error: unknown) => SlimeError.isAny(error) && error.code === expected;
 
 describe("generate", () => {
   it("reads a reply, with the engine's own spans", async () => {
-    server.script = (_request, response) => answerJson(response, reply(3, "8", { type: "stop", matched: 2 }, { weight_version_spans: [[7, 0, 2], [8, 2, 3]] }));
+    server.script = (_request, response) =>
+      answerJson(
+        response,
+        reply(
+          3,
+          "8",
+          { type: "stop", matched: 2 },
+          {
+            weight_version_spans: [
+              [7, 0, 2],
+              [8, 2, 3],
+            ],
+          },
+        ),
+      );
     const got = await engine.generate(request, { timeoutMs: 5_000 });
     expect(got).toEqual({
-      text: "xxx", outputIds: [0, 1, 2], outputLogProbs: [-0.5, -1.5, -2.5], inputLogProbs: [null, -2], finishReason: { type: "stop", matched: 2 }, weightVersion: "8",
-      weightSpans: [{ version: 7, from: 0, to: 2, mixed: false }, { version: 8, from: 2, to: 3, mixed: false }], promptTokens: 2, cachedTokens: 1,
+      text: "xxx",
+      outputIds: [0, 1, 2],
+      outputLogProbs: [-0.5, -1.5, -2.5],
+      inputLogProbs: [null, -2],
+      finishReason: { type: "stop", matched: 2 },
+      weightVersion: "8",
+      weightSpans: [
+        { version: 7, from: 0, to: 2, mixed: false },
+        { version: 8, from: 2, to: 3, mixed: false },
+      ],
+      promptTokens: 2,
+      cachedTokens: 1,
     });
     expect(JSON.parse(server.seen[0]?.body.toString() ?? "")).toEqual(request);
   });
@@ -56,25 +95,53 @@ describe("generate", () => {
   it("streams when someone listens, and counts tokens per version", async () => {
     server.script = (_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
-      for (const [tokens, version, finish] of [[1, "7", null], [4, "7", null], [6, "8", { type: "length", length: 6 }]] as const) response.write(`data: ${JSON.stringify(reply(tokens, version, finish))}\n\n`);
+      for (const [tokens, version, finish] of [
+        [1, "7", null],
+        [4, "7", null],
+        [6, "8", { type: "length", length: 6 }],
+      ] as const)
+        response.write(`data: ${JSON.stringify(reply(tokens, version, finish))}\n\n`);
       response.end("data: [DONE]\n\n");
     };
     const heard: (readonly [number, string])[] = [];
     const got = await engine.generate(request, { timeoutMs: 5_000, onTokens: (count, version) => heard.push([count, version]) });
-    expect(heard).toEqual([[1, "7"], [4, "7"], [6, "8"]]);
-    expect(got.weightSpans).toEqual([{ version: 7, from: 0, to: 4, mixed: false }, { version: 8, from: 4, to: 6, mixed: false }]);
+    expect(heard).toEqual([
+      [1, "7"],
+      [4, "7"],
+      [6, "8"],
+    ]);
+    expect(got.weightSpans).toEqual([
+      { version: 7, from: 0, to: 4, mixed: false },
+      { version: 8, from: 4, to: 6, mixed: false },
+    ]);
     expect(JSON.parse(server.seen[0]?.body.toString() ?? "")).toMatchObject({ stream: true, sampling_params: { stream_interval: 32 } });
   });
 
   const broken: readonly (readonly [string, (server: ScriptedEngine) => void, string])[] = [
-    ["an error event", (s) => (s.script = (_r, response) => response.writeHead(200, { "content-type": "text/event-stream" }).end('data: {"error":{"message":"gone"}}\n\n')), "engine.unavailable"],
-    ["a stream without an end", (s) => (s.script = (_r, response) => response.writeHead(200, { "content-type": "text/event-stream" }).end(`data: ${JSON.stringify(reply(1, "7", null))}\n\n`)), "engine.unavailable"],
+    [
+      "an error event",
+      (s) =>
+        (s.script = (_r, response) =>
+          response.writeHead(200, { "content-type": "text/event-stream" }).end('data: {"error":{"message":"gone"}}\n\n')),
+      "engine.unavailable",
+    ],
+    [
+      "a stream without an end",
+      (s) =>
+        (s.script = (_r, response) =>
+          response.writeHead(200, { "content-type": "text/event-stream" }).end(`data: ${JSON.stringify(reply(1, "7", null))}\n\n`)),
+      "engine.unavailable",
+    ],
     ["a refusal", (s) => (s.script = (_r, response) => answerJson(response, { error: { message: "too long" } }, 400)), "engine.refused"],
     ["a full queue", (s) => (s.script = (_r, response) => answerJson(response, { detail: "full" }, 503)), "engine.unavailable"],
     ["a reset", (s) => (s.script = (_r, response) => response.socket?.resetAndDestroy()), "engine.unavailable"],
     ["silence", (s) => (s.script = () => {}), "engine.unavailable"],
     ["nonsense", (s) => (s.script = (_r, response) => response.writeHead(200).end("<html>")), "engine.unavailable"],
-    ["unequal lists", (s) => (s.script = (_r, response) => answerJson(response, { ...reply(3, "1", { type: "length", length: 3 }), output_ids: [1] })), "engine.unavailable"],
+    [
+      "unequal lists",
+      (s) => (s.script = (_r, response) => answerJson(response, { ...reply(3, "1", { type: "length", length: 3 }), output_ids: [1] })),
+      "engine.unavailable",
+    ],
     ["no finish reason", (s) => (s.script = (_r, response) => answerJson(response, reply(3, "1", null))), "engine.unavailable"],
   ];
   for (const [name, prepare, expected] of broken) {
@@ -100,7 +167,20 @@ describe("generate", () => {
     let body: unknown;
     server.script = (_request, response) => answerJson(response, body);
     const field = fc.oneof(fc.jsonValue({ maxDepth: 3 }), fc.constant([[-1, 2, null]]), fc.constant([1, 2]));
-    const shape = fc.record({ text: field, output_ids: field, meta_info: fc.oneof(field, fc.dictionary(fc.constantFrom("finish_reason", "output_token_logprobs", "input_token_logprobs", "weight_version", "weight_version_spans"), field)) }, { requiredKeys: [] });
+    const shape = fc.record(
+      {
+        text: field,
+        output_ids: field,
+        meta_info: fc.oneof(
+          field,
+          fc.dictionary(
+            fc.constantFrom("finish_reason", "output_token_logprobs", "input_token_logprobs", "weight_version", "weight_version_spans"),
+            field,
+          ),
+        ),
+      },
+      { requiredKeys: [] },
+    );
     await fc.assert(
       fc.asyncProperty(fc.oneof(shape, fc.jsonValue()), async (json) => {
         body = json;
@@ -117,26 +197,51 @@ describe("generate", () => {
 describe("control", () => {
   it("sends SGLang's bodies and reads its replies", async () => {
     server.script = ({ path }, response) => {
-      if (path === "/server_info") return answerJson(response, { weight_version: "3", model_path: "/m", vocab_size: 26, context_length: 64, version: "v" });
-      if (path.startsWith("/v1/loads")) return answerJson(response, { loads: [{ num_running_reqs: 2, num_waiting_reqs: 1, num_used_tokens: 40 }, { num_running_reqs: 1, num_waiting_reqs: 0, num_used_tokens: 2 }] });
+      if (path === "/server_info")
+        return answerJson(response, { weight_version: "3", model_path: "/m", vocab_size: 26, context_length: 64, version: "v" });
+      if (path.startsWith("/v1/loads"))
+        return answerJson(response, {
+          loads: [
+            { num_running_reqs: 2, num_waiting_reqs: 1, num_used_tokens: 40 },
+            { num_running_reqs: 1, num_waiting_reqs: 0, num_used_tokens: 2 },
+          ],
+        });
       return answerJson(response, { success: true, weight_version: "4", checksum: "abc" });
     };
-    expect(await engine.info()).toEqual({ url: server.url, modelPath: "/m", weightVersion: "3", vocabularySize: 26, contextLength: 64, server: "v" });
+    expect(await engine.info()).toEqual({
+      url: server.url,
+      modelPath: "/m",
+      weightVersion: "3",
+      vocabularySize: 26,
+      contextLength: 64,
+      server: "v",
+    });
     expect(await engine.load()).toEqual({ running: 3, waiting: 1, tokensTotal: 42 });
     await engine.pause("retract");
     await engine.abort({ rid: "x" });
     await engine.abort({ all: true });
     await engine.flush();
     await engine.resume();
-    expect(await engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8 } })).toEqual({ version: "4", checksum: "abc" });
+    expect(await engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8 } })).toEqual({
+      version: "4",
+      checksum: "abc",
+    });
     await engine.updateWeights({ version: 4, source: { kind: "directory", path: "/d" } });
-    expect(server.seen.slice(2).map(({ method, path, body }) => [method, path, body.length === 0 ? null : (JSON.parse(body.toString()) as unknown)])).toEqual([
+    expect(
+      server.seen
+        .slice(2)
+        .map(({ method, path, body }) => [method, path, body.length === 0 ? null : (JSON.parse(body.toString()) as unknown)]),
+    ).toEqual([
       ["POST", "/pause_generation", { mode: "retract" }],
       ["POST", "/abort_request", { rid: "x" }],
       ["POST", "/abort_request", { abort_all: true }],
       ["GET", "/flush_cache?timeout=5", null],
       ["POST", "/continue_generation", {}],
-      ["POST", "/update_weights_from_tensor", { load_format: "slime_shared_memory", path: "/w", bytes: 8, checksum: "abc", weight_version: "4", flush_cache: false }],
+      [
+        "POST",
+        "/update_weights_from_tensor",
+        { load_format: "slime_shared_memory", path: "/w", bytes: 8, checksum: "abc", weight_version: "4", flush_cache: false },
+      ],
       ["POST", "/update_weights_from_disk", { model_path: "/d", weight_version: "4", flush_cache: false }],
     ]);
   });

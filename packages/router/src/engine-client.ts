@@ -1,4 +1,14 @@
-import type { Engine, EngineInfo, EngineLoad, GenerateRequest, GenerateResult, PauseMode, WeightReceipt, WeightSpan, WeightUpdate } from "@slime/backend";
+import type {
+  Engine,
+  EngineInfo,
+  EngineLoad,
+  GenerateRequest,
+  GenerateResult,
+  PauseMode,
+  WeightReceipt,
+  WeightSpan,
+  WeightUpdate,
+} from "@slime/backend";
 import { type Clock, SlimeError, systemClock } from "@slime/core";
 import { type ParsedReply, parseReply, SpanCounter, versionNumber } from "./engine-reply.js";
 import { HttpClient, type HttpReply, refusalText, replyJson } from "./http-client.js";
@@ -44,7 +54,12 @@ export class HttpEngine implements Engine {
     return this.#finished(parsed, parsed.weightSpans ?? wholeSpan(parsed, reply.header("x-slime-weight-version")));
   }
 
-  async #generateStreamed(request: GenerateRequest, onTokens: (count: number, weightVersion: string) => void, timeoutMs: number, signal?: AbortSignal): Promise<GenerateResult> {
+  async #generateStreamed(
+    request: GenerateRequest,
+    onTokens: (count: number, weightVersion: string) => void,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ): Promise<GenerateResult> {
     const events = new SseEvents();
     const counter = new SpanCounter();
     let last: ParsedReply | null = null;
@@ -61,15 +76,32 @@ export class HttpEngine implements Engine {
       }
     };
     const sampling_params = { ...request.sampling_params, stream_interval: this.#streamInterval };
-    this.#accept(await this.#http.call({ method: "POST", path: "/generate", json: { ...request, sampling_params, stream: true }, timeoutMs, onChunk, ...(signal === undefined ? {} : { signal }) }));
+    this.#accept(
+      await this.#http.call({
+        method: "POST",
+        path: "/generate",
+        json: { ...request, sampling_params, stream: true },
+        timeoutMs,
+        onChunk,
+        ...(signal === undefined ? {} : { signal }),
+      }),
+    );
     // The callback assigned it, which control flow analysis cannot see.
     const parsed = last as ParsedReply | null;
-    if (!done || parsed === null) throw new SlimeError("engine.unavailable", `${this.url} ended its stream without [DONE]`, { engine: this.url, reason: "stream broke off" });
+    if (!done || parsed === null)
+      throw new SlimeError("engine.unavailable", `${this.url} ended its stream without [DONE]`, {
+        engine: this.url,
+        reason: "stream broke off",
+      });
     return this.#finished(parsed, parsed.weightSpans ?? counter.spans);
   }
 
   #finished(parsed: ParsedReply, weightSpans: readonly WeightSpan[]): GenerateResult {
-    if (parsed.finishReason === null) throw new SlimeError("engine.unavailable", `${this.url} answered /generate without a finish_reason`, { engine: this.url, reason: "no finish_reason" });
+    if (parsed.finishReason === null)
+      throw new SlimeError("engine.unavailable", `${this.url} answered /generate without a finish_reason`, {
+        engine: this.url,
+        reason: "no finish_reason",
+      });
     return { ...parsed, finishReason: parsed.finishReason, weightSpans };
   }
 
@@ -80,7 +112,8 @@ export class HttpEngine implements Engine {
   /** From /server_info; a stock server says neither vocabulary nor, sometimes, context: 0 then. */
   async info(): Promise<EngineInfo> {
     const fields = replyJson(this.url, await this.#get("/server_info", this.#controlMs));
-    const model = "weight_version" in fields ? fields : { ...fields, ...replyJson(this.url, await this.#get("/model_info", this.#controlMs)) };
+    const model =
+      "weight_version" in fields ? fields : { ...fields, ...replyJson(this.url, await this.#get("/model_info", this.#controlMs)) };
     const number = (value: unknown) => (typeof value === "number" ? value : 0);
     return {
       url: this.url,
@@ -95,9 +128,14 @@ export class HttpEngine implements Engine {
   async load(): Promise<EngineLoad> {
     const { loads } = replyJson(this.url, await this.#get("/v1/loads?include=core", this.#controlMs)) as { readonly loads?: unknown };
     const rows = (Array.isArray(loads) ? loads : []) as readonly (Readonly<Record<string, unknown>> | null)[];
-    const sum = (...names: readonly string[]) => rows.reduce((total, row) => total + Number(names.map((name) => row?.[name]).find((value) => typeof value === "number") ?? 0), 0);
+    const sum = (...names: readonly string[]) =>
+      rows.reduce((total, row) => total + Number(names.map((name) => row?.[name]).find((value) => typeof value === "number") ?? 0), 0);
     // A stock server counts no tokens over its life; used cache entries move while it works.
-    return { running: sum("num_running_reqs"), waiting: sum("num_waiting_reqs"), tokensTotal: sum("output_tokens_total", "num_used_tokens") };
+    return {
+      running: sum("num_running_reqs"),
+      waiting: sum("num_waiting_reqs"),
+      tokensTotal: sum("output_tokens_total", "num_used_tokens"),
+    };
   }
 
   async abort(target: { readonly rid: string } | { readonly all: true }): Promise<void> {
@@ -121,18 +159,27 @@ export class HttpEngine implements Engine {
   async updateWeights({ version, source }: WeightUpdate): Promise<WeightReceipt> {
     const common = { weight_version: String(version), flush_cache: false };
     const mismatch = (reason: string, cause?: unknown) =>
-      new SlimeError("weights.mismatch", `${this.url}, version ${version}: ${reason}`, { engine: this.url, version, reason }, cause === undefined ? {} : { cause });
+      new SlimeError(
+        "weights.mismatch",
+        `${this.url}, version ${version}: ${reason}`,
+        { engine: this.url, version, reason },
+        cause === undefined ? {} : { cause },
+      );
     const [path, body] =
       source.kind === "directory"
         ? (["/update_weights_from_disk", { model_path: source.path, ...common }] as const)
-        : (["/update_weights_from_tensor", { load_format: "slime_shared_memory", path: source.path, bytes: source.bytes, checksum: source.checksum, ...common }] as const);
+        : ([
+            "/update_weights_from_tensor",
+            { load_format: "slime_shared_memory", path: source.path, bytes: source.bytes, checksum: source.checksum, ...common },
+          ] as const);
     const reply = await this.#post(path, body, this.#updateMs).catch((error: unknown) => {
       throw SlimeError.is(error, "engine.refused") && error.details.status === 400 ? mismatch(error.details.reason, error) : error;
     });
     const fields = replyJson(this.url, reply);
     const checksum = typeof fields["checksum"] === "string" ? fields["checksum"] : null;
     if (fields["success"] === false) throw mismatch(String(fields["message"] ?? "not loaded"));
-    if (source.kind === "shared-memory" && checksum !== null && checksum !== source.checksum) throw mismatch(`it loaded ${checksum}, ${source.checksum} was sent`);
+    if (source.kind === "shared-memory" && checksum !== null && checksum !== source.checksum)
+      throw mismatch(`it loaded ${checksum}, ${source.checksum} was sent`);
     return { version: typeof fields["weight_version"] === "string" ? fields["weight_version"] : String(version), checksum };
   }
 
@@ -153,7 +200,8 @@ export class HttpEngine implements Engine {
     const { status } = reply;
     if (status >= 200 && status < 300) return reply;
     const reason = refusalText(reply.body);
-    if ([429, 502, 503, 504].includes(status)) throw new SlimeError("engine.unavailable", `${this.url} answered ${status}: ${reason}`, { engine: this.url, reason });
+    if ([429, 502, 503, 504].includes(status))
+      throw new SlimeError("engine.unavailable", `${this.url} answered ${status}: ${reason}`, { engine: this.url, reason });
     throw new SlimeError("engine.refused", `${this.url} answered ${status}: ${reason}`, { engine: this.url, status, reason });
   }
 }
@@ -169,9 +217,15 @@ function streamedJson(url: string, data: string): Readonly<Record<string, unknow
   try {
     value = JSON.parse(data);
   } catch (cause) {
-    throw new SlimeError("engine.unavailable", `${url} streamed something that is not JSON`, { engine: url, reason: "not JSON" }, { cause });
+    throw new SlimeError(
+      "engine.unavailable",
+      `${url} streamed something that is not JSON`,
+      { engine: url, reason: "not JSON" },
+      { cause },
+    );
   }
-  if (typeof value !== "object" || value === null) throw new SlimeError("engine.unavailable", `${url} streamed JSON that is no object`, { engine: url, reason: "no object" });
+  if (typeof value !== "object" || value === null)
+    throw new SlimeError("engine.unavailable", `${url} streamed JSON that is no object`, { engine: url, reason: "no object" });
   if ("error" in value) {
     const reason = refusalText(Buffer.from(data));
     throw new SlimeError("engine.unavailable", `${url} broke off its stream: ${reason}`, { engine: url, reason });

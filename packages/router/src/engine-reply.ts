@@ -16,7 +16,8 @@ export interface ParsedReply extends Omit<GenerateResult, "finishReason" | "weig
  * @throws `engine.unavailable` when it is not such an object: the text names what is missing.
  */
 export function parseReply(url: string, json: Json): ParsedReply {
-  const bad = (what: string) => new SlimeError("engine.unavailable", `${url} answered /generate without ${what}`, { engine: url, reason: `no ${what}` });
+  const bad = (what: string) =>
+    new SlimeError("engine.unavailable", `${url} answered /generate without ${what}`, { engine: url, reason: `no ${what}` });
   const meta = record(json["meta_info"]);
   if (meta === null) throw bad("meta_info");
   const pairs = meta["output_token_logprobs"] === undefined ? [] : logProbs(meta["output_token_logprobs"]);
@@ -25,7 +26,8 @@ export function parseReply(url: string, json: Json): ParsedReply {
   if (inputs === null) throw bad("a list of input_token_logprobs");
   const ids = json["output_ids"] === undefined ? pairs.map(({ id }) => id) : numbers(json["output_ids"]);
   if (ids === null) throw bad("output_ids");
-  if (pairs.length > 0 && pairs.length !== ids.length) throw bad(`as many output_token_logprobs (${pairs.length}) as output_ids (${ids.length})`);
+  if (pairs.length > 0 && pairs.length !== ids.length)
+    throw bad(`as many output_token_logprobs (${pairs.length}) as output_ids (${ids.length})`);
   return {
     text: typeof json["text"] === "string" ? json["text"] : "",
     outputIds: ids,

@@ -12,20 +12,34 @@ interface EngineAnswer {
 }
 
 /** Sends a control call to every engine, fenced ones too, and answers 200 when all said 200; else 502, with each one's answer. */
-export async function fanOut({ dispatcher, transport, limits, clock }: RouterParts, request: ForwardRequest, response: ServerResponse): Promise<void> {
+export async function fanOut(
+  { dispatcher, transport, limits, clock }: RouterParts,
+  request: ForwardRequest,
+  response: ServerResponse,
+): Promise<void> {
   const answers = await Promise.all(
     dispatcher.fleet.workers.map(async ({ url }): Promise<EngineAnswer> => {
       const controller = new AbortController();
       const timer = clock.after(limits.waitMs, () => controller.abort());
       const chunks: Buffer[] = [];
       const sink = { begin: () => {}, data: (chunk: Buffer) => chunks.push(chunk) > 0, end: () => {}, cut: () => {} };
-      const outcome = await transport.send(url, request, sink, { passRefusals: true, signal: controller.signal }).outcome.finally(() => timer.cancel());
-      return { worker: url, status: outcome.kind === "answered" ? outcome.status : null, body: outcome.kind === "answered" ? Buffer.concat(chunks).toString("utf8").slice(0, 4_096) : failure(outcome) };
+      const outcome = await transport
+        .send(url, request, sink, { passRefusals: true, signal: controller.signal })
+        .outcome.finally(() => timer.cancel());
+      return {
+        worker: url,
+        status: outcome.kind === "answered" ? outcome.status : null,
+        body: outcome.kind === "answered" ? Buffer.concat(chunks).toString("utf8").slice(0, 4_096) : failure(outcome),
+      };
     }),
   );
   const ok = answers.every(({ status }) => status === 200);
   const text = JSON.stringify({ status: ok ? "ok" : "failed", workers: answers });
-  response.writeHead(ok ? 200 : 502, { "content-type": "application/json", "content-length": Buffer.byteLength(text), "x-request-id": request.id });
+  response.writeHead(ok ? 200 : 502, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    "x-request-id": request.id,
+  });
   response.end(text);
 }
 

@@ -85,7 +85,11 @@ it("F1, F2, F3: whatever happens, only open, healthy engines are picked, and cou
     fc.record({ kind: fc.constant("open" as const), id, version: fc.nat({ max: 5 }) }),
     fc.record({ kind: fc.constant("probe" as const), id, ok: fc.boolean(), found: fc.constantFrom("0", "1", "2", "3", null) }),
     fc.record({ kind: fc.constant("pick" as const), avoid: fc.subarray(["a", "b", "c"]) }),
-    fc.record({ kind: fc.constant("end" as const), at: fc.nat(), how: fc.constantFrom<StayEnd>("answered", "broken", "unreachable", "abandoned") }),
+    fc.record({
+      kind: fc.constant("end" as const),
+      at: fc.nat(),
+      how: fc.constantFrom<StayEnd>("answered", "broken", "unreachable", "abandoned"),
+    }),
   );
   fc.assert(
     fc.property(fc.constantFrom("round_robin" as const, "least_in_flight" as const), fc.array(op, { maxLength: 80 }), (policy, ops) => {

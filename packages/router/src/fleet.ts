@@ -7,7 +7,10 @@ export type Health = { readonly kind: "unprobed" } | { readonly kind: "healthy" 
  * Whether requests may pass to an engine. `fenced`: someone closed it and only `open` opens it. `stale`: it came (back) with weights that are
  * not the fleet's; it opens by `open`, or when a probe finds the fleet's version on it.
  */
-export type Gate = { readonly kind: "open"; readonly version: number | null } | { readonly kind: "fenced" } | { readonly kind: "stale"; readonly found: string | null };
+export type Gate =
+  | { readonly kind: "open"; readonly version: number | null }
+  | { readonly kind: "fenced" }
+  | { readonly kind: "stale"; readonly found: string | null };
 
 /** One engine as the router sees it. */
 export interface Worker {
@@ -70,7 +73,11 @@ export class Fleet {
       if (fenced) this.fence(known.id);
       return known;
     }
-    const gate: Gate = fenced ? { kind: "fenced" } : this.#version === null ? { kind: "open", version: null } : { kind: "stale", found: null };
+    const gate: Gate = fenced
+      ? { kind: "fenced" }
+      : this.#version === null
+        ? { kind: "open", version: null }
+        : { kind: "stale", found: null };
     const worker: Mutable = { id, url, health: { kind: "unprobed" }, gate, draining: false, inFlight: 0, broken: 0, picks: 0, errors: 0 };
     this.#workers.set(id, worker);
     return worker;
@@ -142,7 +149,8 @@ export class Fleet {
       worker.broken = 0;
       if (this.#version === null || worker.gate.kind === "fenced") return;
       if (worker.gate.kind === "stale" || returning) {
-        worker.gate = result.found === String(this.#version) ? { kind: "open", version: this.#version } : { kind: "stale", found: result.found };
+        worker.gate =
+          result.found === String(this.#version) ? { kind: "open", version: this.#version } : { kind: "stale", found: result.found };
       }
     });
   }
@@ -174,6 +182,18 @@ function choose(policy: RouterPolicy, able: readonly Mutable[], turn: number): M
 
 /** A worker as statistics show it. */
 export function workerView(worker: Worker): RouterWorker {
-  const state = worker.draining ? "draining" : worker.gate.kind !== "open" ? "fenced" : worker.health.kind === "healthy" ? "healthy" : "unhealthy";
-  return { id: worker.id, url: worker.url, state, inFlight: worker.inFlight, weightVersion: worker.gate.kind === "open" ? worker.gate.version : null };
+  const state = worker.draining
+    ? "draining"
+    : worker.gate.kind !== "open"
+      ? "fenced"
+      : worker.health.kind === "healthy"
+        ? "healthy"
+        : "unhealthy";
+  return {
+    id: worker.id,
+    url: worker.url,
+    state,
+    inFlight: worker.inFlight,
+    weightVersion: worker.gate.kind === "open" ? worker.gate.version : null,
+  };
 }

@@ -33,7 +33,13 @@ export class HttpClient {
     this.url = url;
     this.#clock = clock;
     // Servers close idle connections after 5 s (SGLang); leaving earlier, no call meets a connection that is just being closed.
-    this.#pool = new Pool(url, { headersTimeout: 0, bodyTimeout: 0, connectTimeout: 5_000, keepAliveTimeout: 4_000, keepAliveMaxTimeout: 60_000 });
+    this.#pool = new Pool(url, {
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      connectTimeout: 5_000,
+      keepAliveTimeout: 4_000,
+      keepAliveMaxTimeout: 60_000,
+    });
   }
 
   async call({ method, path, json, timeoutMs, signal, onChunk }: HttpCall): Promise<HttpReply> {
@@ -41,7 +47,13 @@ export class HttpClient {
     using limit = deadline(this.#clock, timeoutMs, what, signal);
     try {
       const headers = json === undefined ? {} : { "content-type": "application/json" };
-      const reply = await this.#pool.request({ method, path, headers, body: json === undefined ? null : JSON.stringify(json), signal: limit.signal });
+      const reply = await this.#pool.request({
+        method,
+        path,
+        headers,
+        body: json === undefined ? null : JSON.stringify(json),
+        signal: limit.signal,
+      });
       const header = (name: string): string | null => {
         const value = reply.headers[name];
         return typeof value === "string" ? value : (value?.[0] ?? null);
@@ -55,7 +67,12 @@ export class HttpClient {
           continue;
         }
         bytes += chunk.length;
-        if (bytes > replyBytesMax) throw new SlimeError("wire.limit", `${what} replied more than replyBytesMax (${replyBytesMax} bytes)`, { what: "reply", value: bytes, max: replyBytesMax });
+        if (bytes > replyBytesMax)
+          throw new SlimeError("wire.limit", `${what} replied more than replyBytesMax (${replyBytesMax} bytes)`, {
+            what: "reply",
+            value: bytes,
+            max: replyBytesMax,
+          });
         chunks.push(chunk);
       }
       return { status: reply.statusCode, header, body: Buffer.concat(chunks) };
@@ -96,7 +113,15 @@ export function replyJson(url: string, reply: HttpReply): Readonly<Record<string
     const value: unknown = JSON.parse(reply.body.toString("utf8"));
     if (typeof value === "object" && value !== null) return value as Readonly<Record<string, unknown>>;
   } catch (cause) {
-    throw new SlimeError("engine.unavailable", `${url} answered ${reply.status} with something that is not JSON`, { engine: url, reason: "not JSON" }, { cause });
+    throw new SlimeError(
+      "engine.unavailable",
+      `${url} answered ${reply.status} with something that is not JSON`,
+      { engine: url, reason: "not JSON" },
+      { cause },
+    );
   }
-  throw new SlimeError("engine.unavailable", `${url} answered ${reply.status} with JSON that is no object`, { engine: url, reason: "no object" });
+  throw new SlimeError("engine.unavailable", `${url} answered ${reply.status} with JSON that is no object`, {
+    engine: url,
+    reason: "no object",
+  });
 }

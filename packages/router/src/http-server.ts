@@ -1,6 +1,6 @@
-import { type Clock, factsOf, type Logger, SlimeError } from "@slime/core";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
+import { type Clock, factsOf, type Logger, SlimeError } from "@slime/core";
 import { fanOut, fanOutPaths } from "./fan-out.js";
 import { managementRoute } from "./management.js";
 import type { RouterParts } from "./parts.js";
@@ -16,7 +16,11 @@ export interface HttpFront {
 export async function serveRouter(parts: RouterParts, options: { readonly host: string; readonly port: number }): Promise<HttpFront> {
   const { host, port } = options;
   if (!(host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127.")))) {
-    throw new SlimeError("address.refused", `${host} is not a loopback address; the router has no TLS and no tokens, so it listens on 127.0.0.1 only`, { address: host });
+    throw new SlimeError(
+      "address.refused",
+      `${host} is not a loopback address; the router has no TLS and no tokens, so it listens on 127.0.0.1 only`,
+      { address: host },
+    );
   }
   const server = createServer((request, response) => {
     handle(parts, request, response).catch((error: unknown) => answerError(parts.log, request, response, error));
@@ -35,20 +39,36 @@ async function handle(parts: RouterParts, request: IncomingMessage, response: Se
   if (own !== null) {
     const { status, headers, body: reply } = await own;
     const text = typeof reply === "string" ? reply : JSON.stringify(reply);
-    response.writeHead(status, { "content-type": typeof reply === "string" ? "text/plain; charset=utf-8" : "application/json", ...headers, "content-length": Buffer.byteLength(text) });
+    response.writeHead(status, {
+      "content-type": typeof reply === "string" ? "text/plain; charset=utf-8" : "application/json",
+      ...headers,
+      "content-length": Buffer.byteLength(text),
+    });
     response.end(text);
     return;
   }
-  const id = request.headers["x-request-id"]?.toString() ?? `${path === "/generate" ? "gnt" : "req"}-${Buffer.from(parts.random.bytes(12)).toString("hex")}`;
+  const id =
+    request.headers["x-request-id"]?.toString() ??
+    `${path === "/generate" ? "gnt" : "req"}-${Buffer.from(parts.random.bytes(12)).toString("hex")}`;
   const headers = endToEndHeaders(request.rawHeaders, ["host", "content-length", "x-request-id"]);
-  const forward = { id, method: request.method ?? "GET", path: request.url ?? "/", headers: [...headers, "x-request-id", id], body: body.length === 0 ? null : body };
+  const forward = {
+    id,
+    method: request.method ?? "GET",
+    path: request.url ?? "/",
+    headers: [...headers, "x-request-id", id],
+    body: body.length === 0 ? null : body,
+  };
   if (fanOutPaths.has(path)) return fanOut(parts, forward, response);
   await proxy(parts.dispatcher, forward, response);
 }
 
 async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buffer> {
   const tooLarge = (bytes: number) =>
-    new SlimeError("wire.limit", `the body is larger than bodyBytesMax (${bytesMax} bytes); send fewer prompts at once`, { what: "request body", value: bytes, max: bytesMax });
+    new SlimeError("wire.limit", `the body is larger than bodyBytesMax (${bytesMax} bytes); send fewer prompts at once`, {
+      what: "request body",
+      value: bytes,
+      max: bytesMax,
+    });
   const announced = Number(request.headers["content-length"] ?? 0);
   if (announced > bytesMax) throw tooLarge(announced);
   const chunks: Buffer[] = [];
@@ -64,20 +84,35 @@ async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buf
 function answerError(log: Logger, request: IncomingMessage, response: ServerResponse, error: unknown): void {
   if (response.destroyed) return;
   const message = error instanceof Error ? error.message : String(error);
-  if (!SlimeError.isAny(error)) log.error("router.route_failed", { path: request.url?.slice(0, 200), message, stack: error instanceof Error ? error.stack : undefined });
+  if (!SlimeError.isAny(error))
+    log.error("router.route_failed", {
+      path: request.url?.slice(0, 200),
+      message,
+      stack: error instanceof Error ? error.stack : undefined,
+    });
   if (response.headersSent) return void response.destroy();
   // What is left of the request is not read, so the connection cannot be used again.
   if (!request.complete) response.setHeader("connection", "close");
   const status = SlimeError.is(error, "wire.limit") && error.details.what !== "request body" ? 503 : factsOf(error).httpStatus;
-  const text = JSON.stringify({ error: { message, code: status, type: status === 503 ? "no_available_workers" : SlimeError.isAny(error) ? error.code : "internal" } });
-  response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), ...(status === 503 ? { "retry-after": "1" } : {}) });
+  const text = JSON.stringify({
+    error: { message, code: status, type: status === 503 ? "no_available_workers" : SlimeError.isAny(error) ? error.code : "internal" },
+  });
+  response.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    ...(status === 503 ? { "retry-after": "1" } : {}),
+  });
   response.end(text);
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) => {
-      reject(cause.code === "EADDRINUSE" ? new SlimeError("port.taken", `port ${port} of ${host} is in use; choose another or 0`, { port, pid: null }, { cause }) : cause);
+      reject(
+        cause.code === "EADDRINUSE"
+          ? new SlimeError("port.taken", `port ${port} of ${host} is in use; choose another or 0`, { port, pid: null }, { cause })
+          : cause,
+      );
     });
     server.listen(port, host, () => resolve());
   });

@@ -1,7 +1,7 @@
 import { SlimeError } from "@slime/core";
 import { type Worker, workerView } from "./fleet.js";
-import type { RouterParts } from "./parts.js";
 import { metricsText } from "./metrics.js";
+import type { RouterParts } from "./parts.js";
 
 export interface OwnReply {
   readonly status: number;
@@ -13,9 +13,16 @@ export interface OwnReply {
 type Json = Readonly<Record<string, unknown>>;
 
 /** Answers the routes that are the router's own; null for those of engines. Bodies and replies of /workers are sglang_router's; `fence`, `open` and `drain` are ours. */
-export function managementRoute(parts: RouterParts, method: string, path: string, query: URLSearchParams, body: Buffer): Promise<OwnReply> | null {
+export function managementRoute(
+  parts: RouterParts,
+  method: string,
+  path: string,
+  query: URLSearchParams,
+  body: Buffer,
+): Promise<OwnReply> | null {
   const { fleet } = parts.dispatcher;
-  const get = (make: () => unknown) => (method === "GET" ? reply(200, make()) : reply(405, error(`${path} takes GET`, "METHOD_NOT_ALLOWED")));
+  const get = (make: () => unknown) =>
+    method === "GET" ? reply(200, make()) : reply(405, error(`${path} takes GET`, "METHOD_NOT_ALLOWED"));
   switch (path) {
     case "/health":
     case "/liveness":
@@ -23,12 +30,21 @@ export function managementRoute(parts: RouterParts, method: string, path: string
     case "/readiness":
     case "/health_generate": {
       const { able } = fleet;
-      return reply(able > 0 ? 200 : 503, { status: able > 0 ? "ready" : "not ready", healthy_workers: able, total_workers: fleet.workers.length });
+      return reply(able > 0 ? 200 : 503, {
+        status: able > 0 ? "ready" : "not ready",
+        healthy_workers: able,
+        total_workers: fleet.workers.length,
+      });
     }
     case "/metrics":
       return get(() => metricsText(parts.dispatcher));
     case "/stats":
-      return get(() => ({ workers: fleet.workers.map(workerView), requests: parts.dispatcher.counts.requests, failures: parts.dispatcher.counts.failures, retries: parts.dispatcher.counts.retries }));
+      return get(() => ({
+        workers: fleet.workers.map(workerView),
+        requests: parts.dispatcher.counts.requests,
+        failures: parts.dispatcher.counts.failures,
+        retries: parts.dispatcher.counts.retries,
+      }));
     case "/get_loads":
       return get(() => ({ workers: fleet.workers.map(({ url, inFlight }) => ({ worker: url, load: inFlight })) }));
     case "/list_workers":
@@ -49,7 +65,8 @@ export function managementRoute(parts: RouterParts, method: string, path: string
 function workerRoute(parts: RouterParts, method: string, rest: string, body: Buffer): Promise<OwnReply> {
   const { dispatcher } = parts;
   const [id = "", verb] = rest.split("/", 2);
-  if (!/^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/.test(id)) return reply(400, error(`${id.slice(0, 80)} is not a worker id (a UUID); GET /workers lists them`, "BAD_REQUEST"));
+  if (!/^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/.test(id))
+    return reply(400, error(`${id.slice(0, 80)} is not a worker id (a UUID); GET /workers lists them`, "BAD_REQUEST"));
   const worker = dispatcher.fleet.get(id);
   if (worker === undefined) return reply(404, error("Worker ID not found", "WORKER_NOT_FOUND"));
   switch (`${method} ${verb ?? ""}`) {
@@ -61,7 +78,8 @@ function workerRoute(parts: RouterParts, method: string, rest: string, body: Buf
       return dispatcher.fence(id).then(() => ({ status: 200, body: workerJson(worker) }));
     case "POST open": {
       const { version } = parseJson(body);
-      if (typeof version !== "number" || !Number.isSafeInteger(version) || version < 0) return reply(400, error('the body must be {"version": N}, N a whole number', "BAD_REQUEST"));
+      if (typeof version !== "number" || !Number.isSafeInteger(version) || version < 0)
+        return reply(400, error('the body must be {"version": N}, N a whole number', "BAD_REQUEST"));
       dispatcher.open(id, version);
       return reply(200, workerJson(worker));
     }
@@ -81,15 +99,29 @@ function workerRoute(parts: RouterParts, method: string, rest: string, body: Buf
 function postWorker(parts: RouterParts, body: Buffer, query: URLSearchParams): Promise<OwnReply> {
   const fields = parseJson(body);
   const type = fields["worker_type"] ?? "regular";
-  if (type !== "regular") return reply(400, error(`worker_type ${JSON.stringify(type)} is not supported; only "regular" is`, "BAD_REQUEST"));
+  if (type !== "regular")
+    return reply(400, error(`worker_type ${JSON.stringify(type)} is not supported; only "regular" is`, "BAD_REQUEST"));
   return addWorker(parts, typeof fields["url"] === "string" ? fields["url"] : null, query, fields["fenced"] === true);
 }
 
 /** Takes an engine in; it gets requests once a probe succeeded, or with `fenced: true` once it was opened. With `?wait=1` the answer comes after that first probe. */
-async function addWorker({ dispatcher, random, limits, log }: RouterParts, text: string | null, query: URLSearchParams, fenced = false): Promise<OwnReply> {
+async function addWorker(
+  { dispatcher, random, limits, log }: RouterParts,
+  text: string | null,
+  query: URLSearchParams,
+  fenced = false,
+): Promise<OwnReply> {
   const url = text === null ? null : normalUrl(text);
-  if (url === null) return { status: 422, body: error(`url must be given, as http://host:port${text === null ? "" : `, not ${text.slice(0, 200)}`}`, "UNPROCESSABLE_ENTITY") };
-  if (dispatcher.fleet.byUrl(url) === undefined && dispatcher.fleet.workers.length >= limits.workersMax) return { status: 429, body: error(`the router has workersMax (${limits.workersMax}) workers already; remove some`, "TOO_MANY_WORKERS") };
+  if (url === null)
+    return {
+      status: 422,
+      body: error(`url must be given, as http://host:port${text === null ? "" : `, not ${text.slice(0, 200)}`}`, "UNPROCESSABLE_ENTITY"),
+    };
+  if (dispatcher.fleet.byUrl(url) === undefined && dispatcher.fleet.workers.length >= limits.workersMax)
+    return {
+      status: 429,
+      body: error(`the router has workersMax (${limits.workersMax}) workers already; remove some`, "TOO_MANY_WORKERS"),
+    };
   const worker = dispatcher.fleet.add(uuid(random.bytes(16)), url, fenced);
   log.info("router.worker_added", { worker: url, id: worker.id });
   const probed = dispatcher.probe(worker.id);
@@ -98,7 +130,15 @@ async function addWorker({ dispatcher, random, limits, log }: RouterParts, text:
   return {
     status: 202,
     headers: { location },
-    body: { status: "accepted", worker_id: worker.id, url, location, message: "Worker addition queued for background processing", state: workerView(worker).state, ...(worker.health.kind === "unhealthy" ? { reason: worker.health.reason } : {}) },
+    body: {
+      status: "accepted",
+      worker_id: worker.id,
+      url,
+      location,
+      message: "Worker addition queued for background processing",
+      state: workerView(worker).state,
+      ...(worker.health.kind === "unhealthy" ? { reason: worker.health.reason } : {}),
+    },
   };
 }
 
@@ -110,17 +150,36 @@ function removeWorker({ dispatcher }: RouterParts, id: string | null): Promise<O
 }
 
 function workerList(workers: readonly Worker[]): Json {
-  return { workers: workers.map(workerJson), total: workers.length, stats: { prefill_count: 0, decode_count: 0, regular_count: workers.length } };
+  return {
+    workers: workers.map(workerJson),
+    total: workers.length,
+    stats: { prefill_count: 0, decode_count: 0, regular_count: workers.length },
+  };
 }
 
 /** sglang_router's shape, with true `load`; `state`, `weight_version` and `reason` are ours. */
 function workerJson(worker: Worker): Json {
   const view = workerView(worker);
   return {
-    id: worker.id, url: worker.url, model_id: "unknown", priority: 50, cost: 1, worker_type: "regular", connection_mode: "HTTP",
-    is_healthy: worker.health.kind === "healthy", load: worker.inFlight, metadata: {}, disable_health_check: false,
-    state: view.state, weight_version: view.weightVersion,
-    reason: worker.health.kind === "unhealthy" ? worker.health.reason : worker.gate.kind === "stale" ? `weights ${worker.gate.found ?? "unknown"} are not the fleet's` : null,
+    id: worker.id,
+    url: worker.url,
+    model_id: "unknown",
+    priority: 50,
+    cost: 1,
+    worker_type: "regular",
+    connection_mode: "HTTP",
+    is_healthy: worker.health.kind === "healthy",
+    load: worker.inFlight,
+    metadata: {},
+    disable_health_check: false,
+    state: view.state,
+    weight_version: view.weightVersion,
+    reason:
+      worker.health.kind === "unhealthy"
+        ? worker.health.reason
+        : worker.gate.kind === "stale"
+          ? `weights ${worker.gate.found ?? "unknown"} are not the fleet's`
+          : null,
   };
 }
 
@@ -130,7 +189,12 @@ function parseJson(body: Buffer): Json {
     const value: unknown = JSON.parse(body.toString("utf8"));
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Json;
   } catch (cause) {
-    throw new SlimeError("codec.refused", `the body is not JSON: ${cause instanceof Error ? cause.message : String(cause)}`, { where: "request body", reason: "not JSON" }, { cause });
+    throw new SlimeError(
+      "codec.refused",
+      `the body is not JSON: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { where: "request body", reason: "not JSON" },
+      { cause },
+    );
   }
   throw new SlimeError("codec.refused", "the body must be a JSON object", { where: "request body", reason: "not an object" });
 }

@@ -6,7 +6,8 @@ type Row = readonly [name: string, kind: "counter" | "gauge", help: string, valu
 /** Prometheus text, under sglang_router's names where it has them. */
 export function metricsText(dispatcher: Dispatcher): string {
   const { counts, waiting, fleet } = dispatcher;
-  const perWorker = (value: (worker: (typeof fleet.workers)[number]) => number) => fleet.workers.map((worker) => [`{worker="${worker.url}"}`, value(worker)] as const);
+  const perWorker = (value: (worker: (typeof fleet.workers)[number]) => number) =>
+    fleet.workers.map((worker) => [`{worker="${worker.url}"}`, value(worker)] as const);
   const rows: readonly Row[] = [
     ["smg_http_requests_total", "counter", "Requests taken for an engine.", [["", counts.requests]]],
     ["smg_router_request_errors_total", "counter", "Requests that no engine answered, or whose answer broke off.", [["", counts.failures]]],
@@ -18,7 +19,19 @@ export function metricsText(dispatcher: Dispatcher): string {
     ["smg_worker_requests_active", "gauge", "Requests in flight at the engine.", perWorker(({ inFlight }) => inFlight)],
     ["smg_worker_selection_total", "counter", "Times the engine was picked.", perWorker(({ picks }) => picks)],
     ["smg_worker_errors_total", "counter", "Tries at the engine that broke.", perWorker(({ errors }) => errors)],
-    ["slime_worker_weight_version", "gauge", "Version that the fence vouches for.", fleet.workers.flatMap(({ url, gate }) => (gate.kind === "open" && gate.version !== null ? [[`{worker="${url}"}`, gate.version] as const] : []))],
+    [
+      "slime_worker_weight_version",
+      "gauge",
+      "Version that the fence vouches for.",
+      fleet.workers.flatMap(({ url, gate }) =>
+        gate.kind === "open" && gate.version !== null ? [[`{worker="${url}"}`, gate.version] as const] : [],
+      ),
+    ],
   ];
-  return rows.map(([name, kind, help, values]) => `# HELP ${name} ${help}\n# TYPE ${name} ${kind}\n${values.map(([labels, value]) => `${name}${labels} ${value}\n`).join("")}`).join("");
+  return rows
+    .map(
+      ([name, kind, help, values]) =>
+        `# HELP ${name} ${help}\n# TYPE ${name} ${kind}\n${values.map(([labels, value]) => `${name}${labels} ${value}\n`).join("")}`,
+    )
+    .join("");
 }

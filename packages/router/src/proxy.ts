@@ -14,15 +14,27 @@ export async function proxy(dispatcher: Dispatcher, request: ForwardRequest, res
 }
 
 /** A sink that writes into a response. A stream that breaks ends in an error event, anything else in a broken connection, so that neither looks whole. */
-function responseSink(response: ServerResponse, requestId: string): { readonly sink: ReplySink; readonly chosen: (worker: Worker) => void } {
+function responseSink(
+  response: ServerResponse,
+  requestId: string,
+): { readonly sink: ReplySink; readonly chosen: (worker: Worker) => void } {
   let engine = "";
   let version: number | null = null;
   let isStream = false;
   const sink: ReplySink = {
     begin(status, headers) {
       if (response.destroyed) return;
-      isStream = headers.some((text, i) => i % 2 === 0 && text.toLowerCase() === "content-type" && (headers[i + 1] ?? "").startsWith("text/event-stream"));
-      response.writeHead(status, [...headers, "x-slime-engine", engine, "x-request-id", requestId, ...(version === null ? [] : ["x-slime-weight-version", String(version)])]);
+      isStream = headers.some(
+        (text, i) => i % 2 === 0 && text.toLowerCase() === "content-type" && (headers[i + 1] ?? "").startsWith("text/event-stream"),
+      );
+      response.writeHead(status, [
+        ...headers,
+        "x-slime-engine",
+        engine,
+        "x-request-id",
+        requestId,
+        ...(version === null ? [] : ["x-slime-weight-version", String(version)]),
+      ]);
       if (isStream) response.flushHeaders();
     },
     data(chunk, resume) {
@@ -36,7 +48,9 @@ function responseSink(response: ServerResponse, requestId: string): { readonly s
     cut(reason) {
       if (response.destroyed) return;
       if (!isStream) return void response.destroy();
-      response.end(`data: ${JSON.stringify({ error: { message: `the engine ${engine} broke off: ${reason}`, code: 502, type: "engine.unavailable" } })}\n\n`);
+      response.end(
+        `data: ${JSON.stringify({ error: { message: `the engine ${engine} broke off: ${reason}`, code: 502, type: "engine.unavailable" } })}\n\n`,
+      );
     },
   };
   return {

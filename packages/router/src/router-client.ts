@@ -6,9 +6,12 @@ import { HttpClient, type HttpReply, refusalText, replyJson } from "./http-clien
 export function httpRouter(url: string, options: { readonly clock?: Clock; readonly controlTimeoutMs?: number } = {}): Router {
   const http = new HttpClient(url, options.clock ?? systemClock);
   const timeoutMs = options.controlTimeoutMs ?? 30_000;
-  const call = async (method: "GET" | "POST" | "DELETE", path: string, json?: unknown, limitMs = timeoutMs) => accept(url, path, await http.call({ method, path, timeoutMs: limitMs, ...(json === undefined ? {} : { json }) }));
+  const call = async (method: "GET" | "POST" | "DELETE", path: string, json?: unknown, limitMs = timeoutMs) =>
+    accept(url, path, await http.call({ method, path, timeoutMs: limitMs, ...(json === undefined ? {} : { json }) }));
   const idOf = async (engine: string): Promise<string> => {
-    const { workers } = replyJson(url, await call("GET", "/workers")) as { readonly workers?: readonly { readonly id: string; readonly url: string }[] };
+    const { workers } = replyJson(url, await call("GET", "/workers")) as {
+      readonly workers?: readonly { readonly id: string; readonly url: string }[];
+    };
     const origin = new URL(engine).origin;
     const found = workers?.find((worker) => worker.url === origin);
     if (found !== undefined) return found.id;
@@ -17,8 +20,15 @@ export function httpRouter(url: string, options: { readonly clock?: Clock; reado
   return {
     url,
     async add(engine, { fenced = false } = {}) {
-      const { state, reason } = replyJson(url, await call("POST", "/workers?wait=1", { url: engine, fenced })) as { readonly state?: unknown; readonly reason?: unknown };
-      if (state === "unhealthy") throw new SlimeError("engine.unavailable", `${engine} was registered but does not answer: ${String(reason)}`, { engine, reason: String(reason) });
+      const { state, reason } = replyJson(url, await call("POST", "/workers?wait=1", { url: engine, fenced })) as {
+        readonly state?: unknown;
+        readonly reason?: unknown;
+      };
+      if (state === "unhealthy")
+        throw new SlimeError("engine.unavailable", `${engine} was registered but does not answer: ${String(reason)}`, {
+          engine,
+          reason: String(reason),
+        });
     },
     async remove(engine) {
       await call("DELETE", `/workers/${await idOf(engine)}`);
@@ -42,6 +52,11 @@ function accept(url: string, path: string, reply: HttpReply): HttpReply {
   const reason = refusalText(reply.body);
   if (reply.status === 404) throw new SlimeError("not_found", `${url}${path}: ${reason}`, { kind: "engine", id: path });
   if (reply.status === 504) throw new SlimeError("call.deadline", `${url}${path}: ${reason}`, { what: path, timeoutMs: 0 });
-  if (reply.status >= 500) throw new SlimeError("engine.unavailable", `${url}${path} answered ${reply.status}: ${reason}`, { engine: url, reason });
-  throw new SlimeError("engine.refused", `${url}${path} answered ${reply.status}: ${reason}`, { engine: url, status: reply.status, reason });
+  if (reply.status >= 500)
+    throw new SlimeError("engine.unavailable", `${url}${path} answered ${reply.status}: ${reason}`, { engine: url, reason });
+  throw new SlimeError("engine.refused", `${url}${path} answered ${reply.status}: ${reason}`, {
+    engine: url,
+    status: reply.status,
+    reason,
+  });
 }

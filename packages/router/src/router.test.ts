@@ -1,10 +1,10 @@
+import { connect } from "node:net";
 import { SlimeError } from "@slime/core";
 import { keptLog } from "@slime/core/testing";
-import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { httpRouter } from "./router-client.js";
 import { type RunningRouter, startRouter } from "./start.js";
-import { answerJson, scriptedEngine, type ScriptedEngine } from "./testing/index.js";
+import { answerJson, type ScriptedEngine, scriptedEngine } from "./testing/index.js";
 
 const open: AsyncDisposable[] = [];
 afterEach(async () => {
@@ -12,8 +12,15 @@ afterEach(async () => {
 });
 
 /** A router with engines already admitted. Probes run when the test asks for one. */
-async function routed(engines: number, options: Parameters<typeof startRouter>[0] = {}): Promise<{ readonly router: RunningRouter; readonly engines: readonly ScriptedEngine[] }> {
-  const router = await startRouter({ policy: "round_robin", ...options, limits: { probeEveryMs: 600_000, probeTimeoutMs: 100, closeMs: 50, ...options.limits } });
+async function routed(
+  engines: number,
+  options: Parameters<typeof startRouter>[0] = {},
+): Promise<{ readonly router: RunningRouter; readonly engines: readonly ScriptedEngine[] }> {
+  const router = await startRouter({
+    policy: "round_robin",
+    ...options,
+    limits: { probeEveryMs: 600_000, probeTimeoutMs: 100, closeMs: 50, ...options.limits },
+  });
   open.push(router);
   const made: ScriptedEngine[] = [];
   const client = httpRouter(router.url);
@@ -32,21 +39,31 @@ const at = <T>(list: readonly T[], i: number): T => {
   if (item === undefined) throw new RangeError(`nothing at ${i}`);
   return item;
 };
-const post = (url: string, body: string, headers: Record<string, string> = {}) => fetch(url, { method: "POST", body, headers: { "content-type": "application/json", ...headers } });
+const post = (url: string, body: string, headers: Record<string, string> = {}) =>
+  fetch(url, { method: "POST", body, headers: { "content-type": "application/json", ...headers } });
 const probeAll = (router: RunningRouter) => Promise.all(router.dispatcher.fleet.workers.map(({ id }) => router.dispatcher.probe(id)));
 
 describe("proxying", () => {
   it("passes bytes, query, headers and status through untouched and says who answered", async () => {
     const { router, engines } = await routed(1);
     const engine = at(engines, 0);
-    engine.script = (_request, response) => response.writeHead(418, { "x-answer": "yes", "content-type": "application/json" }).end('{ "a" :1 }');
+    engine.script = (_request, response) =>
+      response.writeHead(418, { "x-answer": "yes", "content-type": "application/json" }).end('{ "a" :1 }');
     const body = '{ "input_ids" :[1,2,3],\n "custom_x": 1, "return_routed_experts":true }';
-    const reply = await post(`${router.url}/generate?x=1&y=%20`, body, { "x-smg-routing-key": "k", "x-foo": "bar", "x-request-id": "mine" });
+    const reply = await post(`${router.url}/generate?x=1&y=%20`, body, {
+      "x-smg-routing-key": "k",
+      "x-foo": "bar",
+      "x-request-id": "mine",
+    });
     expect(reply.status).toBe(418);
     expect(await reply.text()).toBe('{ "a" :1 }');
     expect(Object.fromEntries(reply.headers)).toMatchObject({ "x-answer": "yes", "x-slime-engine": engine.url, "x-request-id": "mine" });
     expect(reply.headers.get("x-slime-weight-version")).toBeNull();
-    expect(at(engine.seen, 0)).toMatchObject({ method: "POST", path: "/generate?x=1&y=%20", headers: { "x-smg-routing-key": "k", "x-foo": "bar", "x-request-id": "mine", "content-length": String(body.length) } });
+    expect(at(engine.seen, 0)).toMatchObject({
+      method: "POST",
+      path: "/generate?x=1&y=%20",
+      headers: { "x-smg-routing-key": "k", "x-foo": "bar", "x-request-id": "mine", "content-length": String(body.length) },
+    });
     expect(at(engine.seen, 0).body.toString()).toBe(body);
   });
 
@@ -79,7 +96,9 @@ describe("proxying", () => {
       };
     }
     const text = await (await post(`${router.url}/generate`, "{}")).text();
-    expect(text).toMatch(/^data: \{"text": "a"\}\n\ndata: \{"error":\{"message":"the engine http:.* broke off: .*","code":502,"type":"engine.unavailable"\}\}\n\n$/);
+    expect(text).toMatch(
+      /^data: \{"text": "a"\}\n\ndata: \{"error":\{"message":"the engine http:.* broke off: .*","code":502,"type":"engine.unavailable"\}\}\n\n$/,
+    );
     const plain = await post(`${router.url}/other`, "{}");
     await expect(plain.text()).rejects.toThrow();
     expect(engines.map(({ seen }) => seen.length)).toEqual([1, 1]);
@@ -133,7 +152,9 @@ describe("proxying", () => {
     expect((await post(`${router.url}/generate`, "x".repeat(101))).status).toBe(413);
     const none = await post(`${router.url}/generate`, "{}");
     expect(none.status).toBe(503);
-    expect(await none.json()).toMatchObject({ error: { type: "no_available_workers", message: expect.stringContaining("no engine is registered") as string } });
+    expect(await none.json()).toMatchObject({
+      error: { type: "no_available_workers", message: expect.stringContaining("no engine is registered") as string },
+    });
     const raw = connect(Number(new URL(router.url).port), "127.0.0.1");
     const answer = new Promise<string>((resolve) => raw.once("data", (data) => resolve(data.toString())));
     raw.write("POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n");
@@ -155,7 +176,11 @@ describe("workers", () => {
     const again = (await (await post(`${router.url}/workers`, JSON.stringify({ url: `${engine.url}/` }))).json()) as { worker_id: string };
     expect(again.worker_id).toBe(id);
     await probeAll(router);
-    expect(await (await fetch(`${router.url}/workers`)).json()).toMatchObject({ workers: [{ id, url: engine.url, is_healthy: true, load: 0, worker_type: "regular" }], total: 1, stats: { regular_count: 1 } });
+    expect(await (await fetch(`${router.url}/workers`)).json()).toMatchObject({
+      workers: [{ id, url: engine.url, is_healthy: true, load: 0, worker_type: "regular" }],
+      total: 1,
+      stats: { regular_count: 1 },
+    });
     expect(await (await fetch(`${router.url}${location}`)).json()).toMatchObject({ id, state: "healthy" });
     expect((await fetch(`${router.url}/readiness`)).status).toBe(200);
     expect(await (await fetch(`${router.url}/list_workers`)).json()).toEqual({ urls: [engine.url] });

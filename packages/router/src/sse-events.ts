@@ -1,5 +1,5 @@
-import { SlimeError } from "@slime/core";
 import { StringDecoder } from "node:string_decoder";
+import { SlimeError } from "@slime/core";
 
 /** Longest event accepted, in characters. */
 const eventCharsMax = 256 << 20;
@@ -13,7 +13,12 @@ export class SseEvents {
   take(chunk: Buffer): readonly string[] {
     const events = (this.#rest + this.#decoder.write(chunk)).replaceAll("\r\n", "\n").split("\n\n");
     this.#rest = events.pop() ?? "";
-    if (this.#rest.length > eventCharsMax) throw new SlimeError("wire.limit", `a streamed event has more than ${eventCharsMax} characters`, { what: "streamed event", value: this.#rest.length, max: eventCharsMax });
+    if (this.#rest.length > eventCharsMax)
+      throw new SlimeError("wire.limit", `a streamed event has more than ${eventCharsMax} characters`, {
+        what: "streamed event",
+        value: this.#rest.length,
+        max: eventCharsMax,
+      });
     return events.flatMap((event) => {
       const data = event.split("\n").flatMap((line) => (line.startsWith("data:") ? [line.slice(5).replace(/^ /, "")] : []));
       return data.length === 0 ? [] : [data.join("\n")];

@@ -3,7 +3,9 @@ import { expect, it } from "vitest";
 import { SseTail } from "./sse-tail.js";
 
 it("passes on whole events only, and every byte once, however the bytes are cut", () => {
-  const event = fc.tuple(fc.string({ unit: fc.constantFrom("a", "{", "\r", "é") }), fc.constantFrom("\n\n", "\r\n\r\n")).map(([text, end]) => `data: ${text.replaceAll("\r", "")}${end}`);
+  const event = fc
+    .tuple(fc.string({ unit: fc.constantFrom("a", "{", "\r", "é") }), fc.constantFrom("\n\n", "\r\n\r\n"))
+    .map(([text, end]) => `data: ${text.replaceAll("\r", "")}${end}`);
   fc.assert(
     fc.property(fc.array(event), fc.constantFrom("", "data: part", "\n"), fc.array(fc.nat({ max: 400 })), (events, end, cuts) => {
       const bytes = Buffer.from(events.join("") + end);

@@ -36,7 +36,10 @@ export async function startRouter(options: RouterOptions = {}): Promise<RunningR
   const log = options.log ?? silentLogger;
   const transport = options.transport ?? undiciTransport({ connectTimeoutMs: limits.connectTimeoutMs, clock });
   const dispatcher = new Dispatcher(options.policy ?? "least_in_flight", transport, limits, { clock, random, log });
-  const front = await serveRouter({ dispatcher, transport, limits, clock, random, log }, { host: options.host ?? "127.0.0.1", port: options.port ?? 0 });
+  const front = await serveRouter(
+    { dispatcher, transport, limits, clock, random, log },
+    { host: options.host ?? "127.0.0.1", port: options.port ?? 0 },
+  );
   const prober = startProber(dispatcher, clock, limits.probeEveryMs);
   let closing: Promise<void> | undefined;
   const close = () => {

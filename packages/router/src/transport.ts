@@ -44,8 +44,16 @@ export interface Attempt {
 /** How bytes reach engines. The seam under the routing logic: undici today, raw sockets and a double in tests. Nothing here throws; failures are outcomes. */
 export interface Transport {
   /** @param passRefusals pass a retryable status on instead of reporting it: the last try. */
-  readonly send: (url: string, request: ForwardRequest, sink: ReplySink, options: { readonly passRefusals: boolean; readonly signal: AbortSignal }) => Attempt;
-  readonly probe: (url: string, options: { readonly timeoutMs: number; readonly version: boolean }) => Promise<{ readonly ok: true; readonly found: string | null } | { readonly ok: false; readonly reason: string }>;
+  readonly send: (
+    url: string,
+    request: ForwardRequest,
+    sink: ReplySink,
+    options: { readonly passRefusals: boolean; readonly signal: AbortSignal },
+  ) => Attempt;
+  readonly probe: (
+    url: string,
+    options: { readonly timeoutMs: number; readonly version: boolean },
+  ) => Promise<{ readonly ok: true; readonly found: string | null } | { readonly ok: false; readonly reason: string }>;
   /** Lets go of what is kept for this engine. */
   readonly forget: (url: string) => void;
   readonly close: () => Promise<void>;

@@ -5,7 +5,16 @@ import { type Attempt, type AttemptOutcome, type ForwardRequest, type ReplySink,
 
 /** Headers of one hop, which a proxy must not pass on (RFC 9110 §7.6.1), beside those the sender sets anew. */
 const hopHeaders: ReadonlySet<string> = new Set([
-  "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect",
+  "connection",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "expect",
 ]);
 
 /** End-to-end headers of raw pairs, without those in `also` (lower case). */
@@ -61,21 +70,33 @@ export function undiciTransport(options: { readonly connectTimeoutMs: number; re
   };
 }
 
-function send(pool: Pool, request: ForwardRequest, sink: ReplySink, control: { readonly passRefusals: boolean; readonly signal: AbortSignal }): Attempt {
+function send(
+  pool: Pool,
+  request: ForwardRequest,
+  sink: ReplySink,
+  control: { readonly passRefusals: boolean; readonly signal: AbortSignal },
+): Attempt {
   let settle: (outcome: AttemptOutcome) => void = () => {};
   let left: () => void = () => {};
   const outcome = new Promise<AttemptOutcome>((resolve) => (settle = resolve));
   const sent = new Promise<void>((resolve) => (left = resolve));
   const handler = new AttemptHandler(sink, control, left, settle);
   try {
-    pool.dispatch({ path: request.path, method: request.method as Undici.HttpMethod, headers: [...request.headers], body: request.body }, handler);
+    pool.dispatch(
+      { path: request.path, method: request.method as Undici.HttpMethod, headers: [...request.headers], body: request.body },
+      handler,
+    );
   } catch (error) {
     handler.onResponseError(null, error instanceof Error ? error : new Error(String(error)));
   }
   return { outcome, sent };
 }
 
-type Phase = { readonly kind: "queued" } | { readonly kind: "sent" } | { readonly kind: "answering"; readonly status: number; readonly tail: SseTail | null } | { readonly kind: "over" };
+type Phase =
+  | { readonly kind: "queued" }
+  | { readonly kind: "sent" }
+  | { readonly kind: "answering"; readonly status: number; readonly tail: SseTail | null }
+  | { readonly kind: "over" };
 
 /** undici's events of one request, turned into an outcome and calls of the sink. After `over` every event is ignored. */
 class AttemptHandler implements Undici.DispatchHandler {
@@ -88,7 +109,12 @@ class AttemptHandler implements Undici.DispatchHandler {
   #controller: Undici.DispatchController | null = null;
   #phase: Phase = { kind: "queued" };
 
-  constructor(sink: ReplySink, control: { readonly passRefusals: boolean; readonly signal: AbortSignal }, left: () => void, settle: (outcome: AttemptOutcome) => void) {
+  constructor(
+    sink: ReplySink,
+    control: { readonly passRefusals: boolean; readonly signal: AbortSignal },
+    left: () => void,
+    settle: (outcome: AttemptOutcome) => void,
+  ) {
     this.#sink = sink;
     this.#passRefusals = control.passRefusals;
     this.#signal = control.signal;

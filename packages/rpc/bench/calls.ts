@@ -3,13 +3,13 @@
  * messages, one frame a turn, JSON-free, no envelope, no deadlines, no promises per call kept by id.
  * Prints one JSON line; run on an idle machine: `node --import tsx packages/rpc/bench/calls.ts`.
  */
-import { fork, type ChildProcess } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { connect, serve, type Hello } from "@slime/rpc";
+import { connect, type Hello, serve } from "@slime/rpc";
 
 const hello: Hello = { clusterId: "cluster_0000000000000000", who: { kind: "tool", id: "bench", incarnation: 0, pid: process.pid } };
 const roundSeconds = 1.5;
@@ -21,7 +21,12 @@ else if (role === "peer" && path !== undefined) await servePeer(path);
 else await measure();
 
 function serveEcho(at: string): void {
-  createServer((socket) => socket.on("data", frames((batch) => writeFrame(socket, batch)))).listen(at, () => process.send?.("ready"));
+  createServer((socket) =>
+    socket.on(
+      "data",
+      frames((batch) => writeFrame(socket, batch)),
+    ),
+  ).listen(at, () => process.send?.("ready"));
 }
 
 async function servePeer(at: string): Promise<void> {
@@ -54,7 +59,16 @@ async function measure(): Promise<void> {
     await peer.close();
     echo.close();
     const percent = (part: number, whole: number) => Math.round((1000 * part) / whole) / 10;
-    console.log(JSON.stringify({ bench: "rpc.calls", ...mapValues(best, Math.round), syncPercentOfEcho: percent(best.callSync, best.echoSync), syncBar: 40, inFlightPercentOfEcho: percent(best.callFlight, best.echoFlight), inFlightBar: 12 }));
+    console.log(
+      JSON.stringify({
+        bench: "rpc.calls",
+        ...mapValues(best, Math.round),
+        syncPercentOfEcho: percent(best.callSync, best.echoSync),
+        syncBar: 40,
+        inFlightPercentOfEcho: percent(best.callFlight, best.echoFlight),
+        inFlightBar: 12,
+      }),
+    );
   } finally {
     for (const child of children) child.kill();
     rmSync(dir, { recursive: true, force: true });

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { CodecHooks } from "./codec-hooks.js";
 import { headerBytesOf } from "./frame.js";
-import { storedLimits, wireLimits } from "./limits.js";
+import { storedLimits, type wireLimits } from "./limits.js";
 import { NdArray } from "./nd-array.js";
 import { decodeValueFrame, encodeValue, encodeValueFrame } from "./value-frame.js";
 import { estimateBytes } from "./value-writer.js";
@@ -19,7 +19,18 @@ const failureOf = (run: () => unknown): SlimeError => {
   throw new Error("no SlimeError was thrown");
 };
 
-const typedArrays = fc.oneof(fc.float32Array(), fc.float64Array(), fc.int8Array(), fc.int16Array(), fc.uint16Array(), fc.int32Array(), fc.uint32Array(), fc.uint8Array(), fc.bigInt64Array(), fc.bigUint64Array());
+const typedArrays = fc.oneof(
+  fc.float32Array(),
+  fc.float64Array(),
+  fc.int8Array(),
+  fc.int16Array(),
+  fc.uint16Array(),
+  fc.int32Array(),
+  fc.uint32Array(),
+  fc.uint8Array(),
+  fc.bigInt64Array(),
+  fc.bigUint64Array(),
+);
 const keys = fc.oneof(fc.string(), fc.constantFrom("__nd", "__ref", "__proto__", "____", "__", "constructor", "toString", "a"));
 const { tree } = fc.letrec<{ tree: unknown }>((tie) => ({
   tree: fc.oneof(
@@ -53,7 +64,10 @@ describe("C1: what is written reads back equal", () => {
 
   test("arrays that are views into something larger, at any offset", () => {
     const memory = new Float32Array(100).map((_, i) => i);
-    expect(roundTrip([memory.subarray(3, 7), Buffer.from("abcdef").subarray(2, 4)])).toEqual([new Float32Array([3, 4, 5, 6]), new Uint8Array([99, 100])]);
+    expect(roundTrip([memory.subarray(3, 7), Buffer.from("abcdef").subarray(2, 4)])).toEqual([
+      new Float32Array([3, 4, 5, 6]),
+      new Uint8Array([99, 100]),
+    ]);
   });
 
   test("keys are data, whatever they are", () => {
@@ -65,7 +79,9 @@ describe("C1: what is written reads back equal", () => {
   });
 
   test("strings at each form's edge, of one to four bytes a character", () => {
-    for (const unit of ["a", "ü", "漢", "🙂"]) for (const length of [0, 1, 7, 8, 15, 16, 31, 32, 85, 86, 255, 256, 21_845, 21_846, 65_535, 65_536]) expect(roundTrip(unit.repeat(length))).toBe(unit.repeat(length));
+    for (const unit of ["a", "ü", "漢", "🙂"])
+      for (const length of [0, 1, 7, 8, 15, 16, 31, 32, 85, 86, 255, 256, 21_845, 21_846, 65_535, 65_536])
+        expect(roundTrip(unit.repeat(length))).toBe(unit.repeat(length));
   });
 
   test("segments are aligned views of the frame, not copies", () => {
@@ -125,7 +141,12 @@ describe("hooks", () => {
   }
   const handle = Object.assign(() => undefined, { actorId: "actor_1" });
   const hooks: CodecHooks = {
-    encodeSpecial: (value) => (value instanceof Ref ? { tag: "__ref", payload: { id: value.id, raw: new Uint8Array(5000) } } : value === handle ? { tag: "__actor", payload: "actor_1" } : undefined),
+    encodeSpecial: (value) =>
+      value instanceof Ref
+        ? { tag: "__ref", payload: { id: value.id, raw: new Uint8Array(5000) } }
+        : value === handle
+          ? { tag: "__actor", payload: "actor_1" }
+          : undefined,
     decodeSpecial(tag, payload) {
       if (tag === "__ref") return new Ref((payload as { id: string }).id);
       if (tag === "__actor") return handle;
@@ -172,7 +193,9 @@ describe("limits", () => {
       expect(failureOf(() => decodeValueFrame(encodeValue(value), undefined, { ...storedLimits, ...limits })).message).toMatch(what);
     }
     expect(failureOf(() => decodeValueFrame(encodeValue([[[1]]]), undefined, { ...storedLimits, depthMax: 2 })).code).toBe("wire.limit");
-    expect(failureOf(() => decodeValueFrame(encodeValue("x".repeat(100)), undefined, { ...storedLimits, frameBytesMax: 100 })).code).toBe("wire.limit");
+    expect(failureOf(() => decodeValueFrame(encodeValue("x".repeat(100)), undefined, { ...storedLimits, frameBytesMax: 100 })).code).toBe(
+      "wire.limit",
+    );
   });
 
   test("a frame past 4 GiB has no total, and is read by its length", () => {
@@ -188,7 +211,12 @@ test("an estimate is near the truth, and stops early", () => {
   const truth = encodeValue(value).byteLength;
   expect(estimateBytes(value, Infinity) / truth).toBeGreaterThan(0.9);
   expect(estimateBytes(value, Infinity) / truth).toBeLessThan(1.2);
-  expect(estimateBytes(Array.from({ length: 1e6 }, () => 1e9), 1000)).toBeLessThan(2000);
+  expect(
+    estimateBytes(
+      Array.from({ length: 1e6 }, () => 1e9),
+      1000,
+    ),
+  ).toBeLessThan(2000);
   const circle: unknown[] = [];
   circle.push(circle);
   expect(estimateBytes(circle, 1000)).toBeLessThanOrEqual(1001);

@@ -1,7 +1,7 @@
 import { createConnection, type Socket } from "node:net";
 import { SlimeError } from "@slime/core";
-import type { ConnectOptions, Peer } from "./peer-api.js";
 import { openPeer } from "./peer.js";
+import type { ConnectOptions, Peer } from "./peer-api.js";
 import { checkSocketPath } from "./socket-path.js";
 import { socketWire } from "./unix-wire.js";
 
@@ -37,7 +37,12 @@ function opened(path: string, signal: AbortSignal | undefined): Promise<Socket> 
     };
     const failed = (error: NodeJS.ErrnoException) => {
       signal?.removeEventListener("abort", onAbort);
-      const reason = error.code === "ENOENT" ? "nobody has listened there" : error.code === "ECONNREFUSED" ? "whoever listened there is gone" : error.message;
+      const reason =
+        error.code === "ENOENT"
+          ? "nobody has listened there"
+          : error.code === "ECONNREFUSED"
+            ? "whoever listened there is gone"
+            : error.message;
       reject(new SlimeError("wire.broken", `cannot connect to ${path}: ${reason}`, { peer: path, reason }, { cause: error }));
     };
     socket.once("error", failed);

@@ -106,7 +106,10 @@ export function writeBare(out: ValueWriter, type: typeof messageType.ping | type
 export function writeHello(out: ValueWriter, hello: Hello): void {
   out.out.array(2);
   out.out.number(messageType.hello);
-  out.value({ clusterId: hello.clusterId, who: { kind: hello.who.kind, id: hello.who.id, incarnation: hello.who.incarnation, pid: hello.who.pid } });
+  out.value({
+    clusterId: hello.clusterId,
+    who: { kind: hello.who.kind, id: hello.who.id, incarnation: hello.who.incarnation, pid: hello.who.pid },
+  });
 }
 
 export function writeGoodbye(out: ValueWriter, reason: string, failure: Failure | null): void {
@@ -133,7 +136,15 @@ export function readMessage(reader: ValueReader, sink: MessageSink): void {
       const idempotencyKey = fields > 6 ? optionalText(reader) : null;
       const urgent = fields > 7 && reader.value() === true;
       skip(reader, fields - 8);
-      return sink.onCall(callId, method, args, deadlineMs === null && traceId === null && !urgent && idempotencyKey === null ? plainHead : { deadlineMs, traceId, idempotencyKey, urgent }, reader.hookError);
+      return sink.onCall(
+        callId,
+        method,
+        args,
+        deadlineMs === null && traceId === null && !urgent && idempotencyKey === null
+          ? plainHead
+          : { deadlineMs, traceId, idempotencyKey, urgent },
+        reader.hookError,
+      );
     }
     case messageType.result: {
       const value = fields > 2 ? reader.value() : undefined;
@@ -182,7 +193,14 @@ const plainHead: CallHead = { deadlineMs: null, traceId: null, idempotencyKey: n
 function readHello(reader: ValueReader, value: unknown): Hello {
   const hello = value as { readonly clusterId?: unknown; readonly who?: Readonly<Record<string, unknown>> } | null;
   const who = hello?.who;
-  if (typeof hello?.clusterId !== "string" || typeof who?.["kind"] !== "string" || typeof who["id"] !== "string" || typeof who["incarnation"] !== "number" || typeof who["pid"] !== "number") throw reader.refused("the hello is incomplete");
+  if (
+    typeof hello?.clusterId !== "string" ||
+    typeof who?.["kind"] !== "string" ||
+    typeof who["id"] !== "string" ||
+    typeof who["incarnation"] !== "number" ||
+    typeof who["pid"] !== "number"
+  )
+    throw reader.refused("the hello is incomplete");
   return value as Hello;
 }
 

@@ -1,6 +1,6 @@
-import { errorFacts, factsOf, SlimeError, type ErrorCode } from "@slime/core";
+import { type ErrorCode, errorFacts, factsOf, SlimeError } from "@slime/core";
 import { describe, expect, test } from "vitest";
-import { fromFailure, originOf, readFailure, remoteStackOf, toFailure, type Failure } from "./failure.js";
+import { type Failure, fromFailure, originOf, readFailure, remoteStackOf, toFailure } from "./failure.js";
 import { decodeValueFrame, encodeValue } from "./value-frame.js";
 
 /** Through the codec, as over a wire. */
@@ -13,7 +13,11 @@ describe("F1: what an error is survives the wire", () => {
     const error = new SlimeError(code, "what to do", details as never, { cause: new RangeError("why") });
     const read = across(error);
     expect(SlimeError.is(read, code)).toBe(true);
-    expect(read).toMatchObject({ message: error.message, details, cause: { message: "[call.failed] RangeError: why", details: { name: "RangeError" } } });
+    expect(read).toMatchObject({
+      message: error.message,
+      details,
+      cause: { message: "[call.failed] RangeError: why", details: { name: "RangeError" } },
+    });
     expect(factsOf(read)).toEqual(errorFacts[code]);
     expect(remoteStackOf(read)).toBe(error.stack);
     expect(originOf(read)).toBe("actor_1#1/pid 7");
@@ -27,7 +31,14 @@ describe("F1: what an error is survives the wire", () => {
   });
 
   test("F2: a code from tomorrow survives, and is not retried", () => {
-    const failure: Failure = { code: "quantum.decohered", message: "look away", details: { qubits: 3 }, stack: null, origin: null, cause: null };
+    const failure: Failure = {
+      code: "quantum.decohered",
+      message: "look away",
+      details: { qubits: 3 },
+      stack: null,
+      origin: null,
+      cause: null,
+    };
     const read = fromFailure(hop(failure));
     expect(read).toMatchObject({ code: "quantum.decohered", message: "[quantum.decohered] look away", details: { qubits: 3 } });
     expect(toFailure(read)).toMatchObject({ code: "quantum.decohered", message: "look away", details: { qubits: 3 } });

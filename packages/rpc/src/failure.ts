@@ -1,4 +1,4 @@
-import { SlimeError, type ErrorCode } from "@slime/core";
+import { type ErrorCode, SlimeError } from "@slime/core";
 
 /**
  * An error as it crosses a wire: plain data, the same in Python.
@@ -42,12 +42,24 @@ export function toFailure(error: unknown, origin: string | null = null, where = 
 }
 
 function failureOf(error: unknown, origin: string | null, where: string, causesLeft: number): Failure {
-  if (!(error instanceof Error)) return { code: "call.failed", message: `threw ${shown(error)}`, details: { name: typeof error, where }, stack: null, origin, cause: null };
+  if (!(error instanceof Error))
+    return {
+      code: "call.failed",
+      message: `threw ${shown(error)}`,
+      details: { name: typeof error, where },
+      stack: null,
+      origin,
+      cause: null,
+    };
   const came = origins.get(error);
   const known = SlimeError.isAny(error);
   const code: string = known ? error.code : "call.failed";
   const prefix = `[${code}] `;
-  const message = known ? (error.message.startsWith(prefix) ? error.message.slice(prefix.length) : error.message) : `${error.name}: ${error.message}`;
+  const message = known
+    ? error.message.startsWith(prefix)
+      ? error.message.slice(prefix.length)
+      : error.message
+    : `${error.name}: ${error.message}`;
   const { cause } = error;
   return {
     code,
@@ -55,7 +67,8 @@ function failureOf(error: unknown, origin: string | null, where: string, causesL
     details: known ? plain(error.details) : { name: error.name, where },
     stack: came === undefined ? cut(String(error.stack ?? "")) : came.stack,
     origin: came?.origin ?? origin,
-    cause: cause === undefined || cause === null || causesLeft === 0 ? null : failureOf(cause, came?.origin ?? origin, where, causesLeft - 1),
+    cause:
+      cause === undefined || cause === null || causesLeft === 0 ? null : failureOf(cause, came?.origin ?? origin, where, causesLeft - 1),
   };
 }
 
@@ -71,7 +84,8 @@ export function fromFailure(failure: Failure): SlimeError {
 
 /** Checks data that should be a failure; what is missing is filled in, because a failed call must still fail with something. */
 export function readFailure(value: unknown, depth = 0): Failure {
-  const from: Readonly<Record<string, unknown>> = typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Readonly<Record<string, unknown>>) : {};
+  const from: Readonly<Record<string, unknown>> =
+    typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Readonly<Record<string, unknown>>) : {};
   const { code, message, details, stack, origin, cause } = from;
   return {
     code: typeof code === "string" ? code : "call.failed",

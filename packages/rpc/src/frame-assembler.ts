@@ -40,7 +40,11 @@ export class FrameAssembler {
     }
     while (chunk.length - at >= 4) {
       const total = chunk.readUInt32LE(at);
-      if (total < 8) throw new SlimeError("codec.refused", `a frame claims ${total} bytes; the other end does not speak slime's frames`, { where: "frame", reason: "length" });
+      if (total < 8)
+        throw new SlimeError("codec.refused", `a frame claims ${total} bytes; the other end does not speak slime's frames`, {
+          where: "frame",
+          reason: "length",
+        });
       if (total > this.#limits.frameBytesMax) throw limit("bytes of a frame", total, this.#limits.frameBytesMax);
       if (chunk.length - at < total) {
         this.#partial = Buffer.allocUnsafeSlow(total);

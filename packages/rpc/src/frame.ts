@@ -35,7 +35,11 @@ export function sealPlain(buffer: Buffer, end: number, epoch: number, messages: 
 
 /** A frame in parts, to be written one after another: its head (with padding), then segments and padding in turn. Nothing is copied but the head. */
 export function frameParts(body: Uint8Array, segments: readonly Uint8Array[], epoch: number, messages: number): readonly Uint8Array[] {
-  const prefix = prefixBytes(epoch, segments.map((segment) => segment.byteLength), messages);
+  const prefix = prefixBytes(
+    epoch,
+    segments.map((segment) => segment.byteLength),
+    messages,
+  );
   const headerBytes = prefix.length + body.byteLength;
   let total = 8 + headerBytes;
   for (const segment of segments) total = aligned(total) + segment.byteLength;
@@ -56,7 +60,11 @@ export function frameParts(body: Uint8Array, segments: readonly Uint8Array[], ep
 const zeros = new Uint8Array(segmentAlign);
 
 /** The plain prefix hardly ever changes: a peer's turns have the same epoch and few different counts. */
-let lastPlain: { readonly epoch: number; readonly messages: number; readonly bytes: Uint8Array } = { epoch: -1, messages: -1, bytes: new Uint8Array(0) };
+let lastPlain: { readonly epoch: number; readonly messages: number; readonly bytes: Uint8Array } = {
+  epoch: -1,
+  messages: -1,
+  bytes: new Uint8Array(0),
+};
 
 function prefixBytes(epoch: number, segmentBytes: readonly number[], messages: number): Uint8Array {
   if (segmentBytes.length === 0 && lastPlain.epoch === epoch && lastPlain.messages === messages) return lastPlain.bytes;
@@ -85,7 +93,12 @@ const noSegments: readonly number[] = [];
 /** Length of the header, checked against the frame's. */
 export function headerBytesOf(buffer: Buffer, start: number, total: number): number {
   const bytes = total < 8 ? -1 : buffer.readUInt32LE(start + 4);
-  if (bytes < 0 || bytes > total - 8) throw new SlimeError("codec.refused", `a frame of ${total} bytes claims a header of ${bytes}; the other end does not speak slime's frames`, { where: "frame", reason: "header length" });
+  if (bytes < 0 || bytes > total - 8)
+    throw new SlimeError(
+      "codec.refused",
+      `a frame of ${total} bytes claims a header of ${bytes}; the other end does not speak slime's frames`,
+      { where: "frame", reason: "header length" },
+    );
   return bytes;
 }
 
@@ -96,7 +109,12 @@ export function headerBytesOf(buffer: Buffer, start: number, total: number): num
 export function readPrefix(reader: MsgpackReader, headerBytes: number, total: number, limits: FrameLimits): FramePrefix {
   if (reader.arrayCount("a frame's header") !== 4) throw reader.refused("a frame's header is not [version, epoch, segments, messages]");
   const version = reader.count("the protocol version");
-  if (version !== protocolVersion) throw new SlimeError("peer.incompatible", `the other end speaks protocol ${version}, this one ${protocolVersion}; run the same version of slime on both`, { ours: String(protocolVersion), theirs: String(version) });
+  if (version !== protocolVersion)
+    throw new SlimeError(
+      "peer.incompatible",
+      `the other end speaks protocol ${version}, this one ${protocolVersion}; run the same version of slime on both`,
+      { ours: String(protocolVersion), theirs: String(version) },
+    );
   const epoch = reader.count("the head epoch");
   const count = reader.arrayCount("the segment table");
   if (count > limits.segmentsMax) throw limit("segments of a frame", count, limits.segmentsMax);

@@ -2,7 +2,18 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { SlimeError } from "@slime/core";
 import { describe, expect, test } from "vitest";
-import { writeBare, writeCall, writeCancel, writeFailure, writeGoodbye, writeHello, writeResult, writeSend, messageType, type CallHead } from "./envelope.js";
+import {
+  type CallHead,
+  messageType,
+  writeBare,
+  writeCall,
+  writeCancel,
+  writeFailure,
+  writeGoodbye,
+  writeHello,
+  writeResult,
+  writeSend,
+} from "./envelope.js";
 import { frameParts, headerBytesOf, readPrefix } from "./frame.js";
 import { storedLimits } from "./limits.js";
 import { MsgpackWriter } from "./msgpack-writer.js";
@@ -16,16 +27,38 @@ import { ValueWriter } from "./value-writer.js";
 const goldenPath = fileURLToPath(new URL("../../../test/golden/frames.json", import.meta.url));
 
 const values: Readonly<Record<string, unknown>> = {
-  "nothing": null,
-  "undefined": undefined,
-  "truth": [true, false],
-  "whole numbers at the edges of their forms": [0, 1, 127, 128, 255, 256, 65_535, 65_536, 4_294_967_295, 4_294_967_296, Number.MAX_SAFE_INTEGER, -1, -32, -33, -128, -129, -32_768, -32_769, -2_147_483_648, -2_147_483_649, Number.MIN_SAFE_INTEGER],
-  "fractions": [0.5, -0, 1e300, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY],
-  "bigints": [0n, -5n, 2n ** 63n, -(2n ** 63n), 10n ** 40n],
-  "text": ["", "plain", "ü é 漢 🙂", "thirty-one characters, no more!!", "thirty-two characters, one more!", "x".repeat(300)],
+  nothing: null,
+  undefined: undefined,
+  truth: [true, false],
+  "whole numbers at the edges of their forms": [
+    0,
+    1,
+    127,
+    128,
+    255,
+    256,
+    65_535,
+    65_536,
+    4_294_967_295,
+    4_294_967_296,
+    Number.MAX_SAFE_INTEGER,
+    -1,
+    -32,
+    -33,
+    -128,
+    -129,
+    -32_768,
+    -32_769,
+    -2_147_483_648,
+    -2_147_483_649,
+    Number.MIN_SAFE_INTEGER,
+  ],
+  fractions: [0.5, -0, 1e300, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY],
+  bigints: [0n, -5n, 2n ** 63n, -(2n ** 63n), 10n ** 40n],
+  text: ["", "plain", "ü é 漢 🙂", "thirty-one characters, no more!!", "thirty-two characters, one more!", "x".repeat(300)],
   "bytes in place": new Uint8Array([0, 1, 255]),
   "bytes as a segment": Uint8Array.from({ length: 1100 }, (_, i) => i % 251),
-  "maps": { a: 1, nested: { list: [1, [2, [3]]] }, "": "empty key" },
+  maps: { a: 1, nested: { list: [1, [2, [3]]] }, "": "empty key" },
   "keys that look like tags": { __ref: 1, ____: 2, _: 3, __proto: { __nd: [1] } },
   "every dtype": [
     new Int8Array([-1, 2]),
@@ -38,26 +71,57 @@ const values: Readonly<Record<string, unknown>> = {
     new Float32Array([1.5, -2.25]),
     new Float64Array([0.1, Number.NaN]),
   ],
-  "arrays of other shapes": [new NdArray("f4", [2, 3], new Float32Array([1, 2, 3, 4, 5, 6])), new NdArray("f2", [2], new Uint16Array([15_360, 16_384])), new NdArray("b1", [3], new Uint8Array([1, 0, 1])), new NdArray("i4", [0, 4], new Int32Array(0))],
+  "arrays of other shapes": [
+    new NdArray("f4", [2, 3], new Float32Array([1, 2, 3, 4, 5, 6])),
+    new NdArray("f2", [2], new Uint16Array([15_360, 16_384])),
+    new NdArray("b1", [3], new Uint8Array([1, 0, 1])),
+    new NdArray("i4", [0, 4], new Int32Array(0)),
+  ],
   "empty containers": [[], {}, new Float32Array(0), ""],
 };
 
 const noHead: CallHead = { deadlineMs: null, traceId: null, idempotencyKey: null, urgent: false };
-const failure = { code: "object.lost", message: "gone", details: { objectId: "obj_0000000000000001", reason: "freed" }, stack: "at x", origin: "actor_0000000000000001#2/pid 9", cause: null };
+const failure = {
+  code: "object.lost",
+  message: "gone",
+  details: { objectId: "obj_0000000000000001", reason: "freed" },
+  stack: "at x",
+  origin: "actor_0000000000000001#2/pid 9",
+  cause: null,
+};
 
 const messages: Readonly<Record<string, { readonly epoch: number; readonly write: (out: ValueWriter) => void }>> = {
-  "hello": { epoch: 0, write: (out) => writeHello(out, { clusterId: "cluster_00000000000000aa", who: { kind: "driver", id: "proc_00000000000000bb", incarnation: 0, pid: 4711 } }) },
+  hello: {
+    epoch: 0,
+    write: (out) =>
+      writeHello(out, {
+        clusterId: "cluster_00000000000000aa",
+        who: { kind: "driver", id: "proc_00000000000000bb", incarnation: 0, pid: 4711 },
+      }),
+  },
   "call, shortest": { epoch: 3, write: (out) => writeCall(out, 1, "add", [1, 2], noHead) },
   "call, with a deadline": { epoch: 3, write: (out) => writeCall(out, 2, "add", [1], { ...noHead, deadlineMs: 60_000 }) },
-  "call, everything": { epoch: 70_000, write: (out) => writeCall(out, 300, "train", [new Float32Array([1, 2, 3])], { deadlineMs: 1500, traceId: "trace_00000000000000cc", idempotencyKey: "k-1", urgent: true }) },
-  "result": { epoch: 3, write: (out) => writeResult(out, 1, { sum: 3 }) },
+  "call, everything": {
+    epoch: 70_000,
+    write: (out) =>
+      writeCall(out, 300, "train", [new Float32Array([1, 2, 3])], {
+        deadlineMs: 1500,
+        traceId: "trace_00000000000000cc",
+        idempotencyKey: "k-1",
+        urgent: true,
+      }),
+  },
+  result: { epoch: 3, write: (out) => writeResult(out, 1, { sum: 3 }) },
   "result without a value": { epoch: 3, write: (out) => writeResult(out, 1, undefined) },
-  "failure": { epoch: 3, write: (out) => writeFailure(out, 2, { ...failure, cause: { ...failure, code: "a.code.of.tomorrow", details: null } }) },
-  "cancel": { epoch: 3, write: (out) => writeCancel(out, 2) },
-  "send": { epoch: 3, write: (out) => writeSend(out, "log", ["x"], "trace_00000000000000cc", false) },
-  "ping": { epoch: 3, write: (out) => writeBare(out, messageType.ping) },
-  "pong": { epoch: 3, write: (out) => writeBare(out, messageType.pong) },
-  "goodbye": { epoch: 3, write: (out) => writeGoodbye(out, "closed", null) },
+  failure: {
+    epoch: 3,
+    write: (out) => writeFailure(out, 2, { ...failure, cause: { ...failure, code: "a.code.of.tomorrow", details: null } }),
+  },
+  cancel: { epoch: 3, write: (out) => writeCancel(out, 2) },
+  send: { epoch: 3, write: (out) => writeSend(out, "log", ["x"], "trace_00000000000000cc", false) },
+  ping: { epoch: 3, write: (out) => writeBare(out, messageType.ping) },
+  pong: { epoch: 3, write: (out) => writeBare(out, messageType.pong) },
+  goodbye: { epoch: 3, write: (out) => writeGoodbye(out, "closed", null) },
 };
 
 /** Frames that must be refused: what they hold is beside the point. */
@@ -103,7 +167,13 @@ interface Golden {
 function messageOf(frame: Buffer): unknown {
   const headerBytes = headerBytesOf(frame, 0, frame.length);
   let table: readonly number[] = [];
-  const reader = new ValueReader(frame, 8, 8 + headerBytes, (i) => new Uint8Array(frame.subarray(table[i * 2] ?? 0, (table[i * 2] ?? 0) + (table[i * 2 + 1] ?? 0))), undefined);
+  const reader = new ValueReader(
+    frame,
+    8,
+    8 + headerBytes,
+    (i) => new Uint8Array(frame.subarray(table[i * 2] ?? 0, (table[i * 2] ?? 0) + (table[i * 2 + 1] ?? 0))),
+    undefined,
+  );
   table = readPrefix(reader, headerBytes, frame.length, storedLimits).segments;
   return reader.value();
 }
@@ -111,7 +181,11 @@ function messageOf(frame: Buffer): unknown {
 describe("golden frames", () => {
   test("the file holds what is written today", async () => {
     const golden: Golden = {
-      values: Object.entries(values).map(([name, value]) => ({ name, hex: Buffer.from(encodeValue(value)).toString("hex"), value: toGolden(value) })),
+      values: Object.entries(values).map(([name, value]) => ({
+        name,
+        hex: Buffer.from(encodeValue(value)).toString("hex"),
+        value: toGolden(value),
+      })),
       messages: Object.entries(messages).map(([name, { epoch, write }]) => {
         const frame = messageFrame(epoch, write);
         return { name, epoch, hex: frame.toString("hex"), message: toGolden(messageOf(frame)) };

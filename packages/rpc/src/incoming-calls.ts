@@ -1,4 +1,4 @@
-import { SlimeError, type Clock } from "@slime/core";
+import { type Clock, SlimeError } from "@slime/core";
 import { DeadlineWatch } from "./deadline-watch.js";
 import type { Incoming } from "./incoming.js";
 
@@ -31,7 +31,8 @@ export class IncomingCalls {
 
   abortAll(reason: string): void {
     this.#watch.stop();
-    for (const call of this.#calls.values()) call.abort(new SlimeError("call.cancelled", `${call.method}: its caller's connection ended: ${reason}`, { what: call.method }));
+    for (const call of this.#calls.values())
+      call.abort(new SlimeError("call.cancelled", `${call.method}: its caller's connection ended: ${reason}`, { what: call.method }));
     this.#calls.clear();
   }
 
@@ -39,7 +40,13 @@ export class IncomingCalls {
     let next = Infinity;
     for (const call of this.#calls.values()) {
       if (call.deadlineAtMs > nowMs) next = Math.min(next, call.deadlineAtMs);
-      else if (!call.aborted) call.abort(new SlimeError("call.deadline", `${call.method} did not finish within ${call.deadlineMs} ms`, { what: call.method, timeoutMs: call.deadlineMs ?? 0 }));
+      else if (!call.aborted)
+        call.abort(
+          new SlimeError("call.deadline", `${call.method} did not finish within ${call.deadlineMs} ms`, {
+            what: call.method,
+            timeoutMs: call.deadlineMs ?? 0,
+          }),
+        );
     }
     return next;
   }

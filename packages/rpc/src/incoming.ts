@@ -1,4 +1,4 @@
-import { SlimeError } from "@slime/core";
+import type { SlimeError } from "@slime/core";
 import type { CallHead } from "./envelope.js";
 import type { IncomingCall, Peer } from "./peer-api.js";
 

@@ -1,31 +1,43 @@
 export type { CodecHooks, Special } from "./codec-hooks.js";
-export { storedLimits, wireLimits, type FrameLimits } from "./limits.js";
-export type { ObjectDescriptor } from "./object-descriptor.js";
+export { connect } from "./connect.js";
+export { type Failure, fromFailure, originOf, readFailure, remoteStackOf, toFailure } from "./failure.js";
+export { protocolVersion, segmentAlign } from "./frame.js";
 export {
-  actorSocketName,
-  hostEnvironment,
-  nodeSocketName,
   type ActorDescription,
   type ActorSpec,
+  actorSocketName,
   type HostAlive,
-  type HostedActor,
   type HostExit,
+  type HostedActor,
   type HostFailed,
   type HostPhase,
   type HostRegistration,
   type HostShutdown,
   type HostToNode,
   type HostWelcome,
+  hostEnvironment,
   type NodeToHost,
+  nodeSocketName,
   type RefPayload,
   type SpecialPayloads,
 } from "./host-protocol.js";
-export type { CallOptions, CloseReason, ConnectOptions, Handler, Hello, IncomingCall, Peer, PeerOptions, ServeOptions, Server, Who } from "./peer-api.js";
-export { connect } from "./connect.js";
-export { fromFailure, originOf, readFailure, remoteStackOf, toFailure, type Failure } from "./failure.js";
-export { protocolVersion, segmentAlign } from "./frame.js";
-export { NdArray, type Dtype, type TypedArray } from "./nd-array.js";
+export { type FrameLimits, storedLimits, wireLimits } from "./limits.js";
+export { type Dtype, NdArray, type TypedArray } from "./nd-array.js";
+export type { ObjectDescriptor } from "./object-descriptor.js";
 export { openPeer } from "./peer.js";
+export type {
+  CallOptions,
+  CloseReason,
+  ConnectOptions,
+  Handler,
+  Hello,
+  IncomingCall,
+  Peer,
+  PeerOptions,
+  ServeOptions,
+  Server,
+  Who,
+} from "./peer-api.js";
 export { serve } from "./serve.js";
 export { checkSocketPath, socketPathBytesMax } from "./socket-path.js";
 export { decodeValueFrame, encodeValue, encodeValueFrame } from "./value-frame.js";

@@ -152,7 +152,10 @@ export class MsgpackReader {
   }
 
   refused(reason: string): SlimeError<"codec.refused"> {
-    return new SlimeError("codec.refused", `${reason}, at byte ${this.position} of a frame; do both ends run the same version of slime?`, { where: `byte ${this.position}`, reason });
+    return new SlimeError("codec.refused", `${reason}, at byte ${this.position} of a frame; do both ends run the same version of slime?`, {
+      where: `byte ${this.position}`,
+      reason,
+    });
   }
 
   /** M1: each item takes at least one byte. */
@@ -184,7 +187,11 @@ export class MsgpackReader {
 
 /** `wire.limit` for a value that is past its limit. */
 export function limit(what: string, value: number, max: number): SlimeError<"wire.limit"> {
-  return new SlimeError("wire.limit", `${what}: ${value} is more than ${max}; send less at once, or put large values into the object store`, { what, value, max });
+  return new SlimeError(
+    "wire.limit",
+    `${what}: ${value} is more than ${max}; send less at once, or put large values into the object store`,
+    { what, value, max },
+  );
 }
 
 function narrow(value: bigint): number | bigint {

@@ -25,7 +25,8 @@ export class NdArray {
 
   /** @throws RangeError when the shape does not hold as many elements as `data`, or the dtype is not the data's. */
   constructor(dtype: Dtype, shape: readonly number[], data: TypedArray) {
-    if (!(data instanceof dtypes[dtype].array)) throw new RangeError(`dtype ${dtype} wants ${dtypes[dtype].array.name}, got ${data.constructor.name}`);
+    if (!(data instanceof dtypes[dtype].array))
+      throw new RangeError(`dtype ${dtype} wants ${dtypes[dtype].array.name}, got ${data.constructor.name}`);
     if (elementsOf(shape) !== data.length) throw new RangeError(`shape [${shape.join(", ")}] does not hold ${data.length} elements`);
     this.dtype = dtype;
     this.shape = shape;

@@ -32,7 +32,13 @@ export class Outbox {
   #sealed: Uint8Array[] = [];
   #sealedBytes = 0;
 
-  constructor(options: { readonly wire: Wire; readonly limits: FrameLimits; readonly bytesMax: number; readonly epoch: () => number; readonly hooks: CodecHooks | undefined }) {
+  constructor(options: {
+    readonly wire: Wire;
+    readonly limits: FrameLimits;
+    readonly bytesMax: number;
+    readonly epoch: () => number;
+    readonly hooks: CodecHooks | undefined;
+  }) {
     this.#wire = options.wire;
     this.#limits = options.limits;
     this.#bytesMax = options.bytesMax;
@@ -48,7 +54,14 @@ export class Outbox {
   /** Adds one message. When `write` throws, or the message does not fit, nothing is added and the error goes on (O1). */
   add(write: (out: ValueWriter) => void, needed: boolean): void {
     const out = this.#writer;
-    if (this.#messages > 0 && (out.out.position > frameBytesSoftMax || out.items > this.#limits.itemsMax / 2 || out.segments.length > this.#limits.segmentsMax / 2 || this.#messages >= this.#limits.messagesMax)) this.#seal();
+    if (
+      this.#messages > 0 &&
+      (out.out.position > frameBytesSoftMax ||
+        out.items > this.#limits.itemsMax / 2 ||
+        out.segments.length > this.#limits.segmentsMax / 2 ||
+        this.#messages >= this.#limits.messagesMax)
+    )
+      this.#seal();
     const position = out.out.position;
     const segments = out.segments.length;
     const items = out.items;
@@ -109,11 +122,16 @@ export class Outbox {
   #checkSize(position: number, segments: number, before: number, needed: boolean): void {
     const out = this.#writer;
     const message = out.out.position - position + (this.#segmentBytes - before) + aligned((out.segments.length - segments) * 64);
-    if (out.out.position + this.#segmentBytes + out.segments.length * 80 + 64 > this.#limits.frameBytesMax) throw limit("bytes of a message", message, this.#limits.frameBytesMax);
+    if (out.out.position + this.#segmentBytes + out.segments.length * 80 + 64 > this.#limits.frameBytesMax)
+      throw limit("bytes of a message", message, this.#limits.frameBytesMax);
     if (needed) return;
     const waiting = out.out.position + this.#segmentBytes + this.#sealedBytes + this.#wire.unsentBytes;
     if (waiting > this.#bytesMax) {
-      throw new SlimeError("wire.limit", `${waiting} bytes wait for ${this.#wire.name}, more than ${this.#bytesMax}; it reads too slowly: wait for results before sending more`, { what: "bytes waiting to be sent", value: waiting, max: this.#bytesMax });
+      throw new SlimeError(
+        "wire.limit",
+        `${waiting} bytes wait for ${this.#wire.name}, more than ${this.#bytesMax}; it reads too slowly: wait for results before sending more`,
+        { what: "bytes waiting to be sent", value: waiting, max: this.#bytesMax },
+      );
     }
   }
 }

@@ -2,17 +2,24 @@ import { SlimeError } from "@slime/core";
 import { keptLog, virtualClock } from "@slime/core/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { IncomingCall, Peer } from "./peer-api.js";
 import { openPeer } from "./peer.js";
+import type { IncomingCall, Peer } from "./peer-api.js";
 import { memoryPair, peerPair, testHello } from "./testing/index.js";
 
 const echo = (call: IncomingCall) => call.args;
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
-const codeOf = (work: Promise<unknown>) => work.then(() => "done", (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)));
+const codeOf = (work: Promise<unknown>) =>
+  work.then(
+    () => "done",
+    (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
+  );
 
 describe("calls", () => {
   test("go both ways, sync and async handlers alike", async () => {
-    const { a, b } = await peerPair(virtualClock(), { a: { handler: (call) => `a:${call.method}` }, b: { handler: async (call) => `b:${call.method}` } });
+    const { a, b } = await peerPair(virtualClock(), {
+      a: { handler: (call) => `a:${call.method}` },
+      b: { handler: async (call) => `b:${call.method}` },
+    });
     expect(await Promise.all([a.call("x", []), b.call("y", [])])).toEqual(["b:x", "a:y"]);
   });
 
@@ -28,7 +35,15 @@ describe("calls", () => {
     expect(await a.call("m", [1], { timeoutMs: 1500, traceId: "t", idempotencyKey: "k", urgent: true })).toBeUndefined();
     expect(seen).toEqual({ method: "m", args: [1], deadlineMs: 1500, traceId: "t", idempotencyKey: "k", urgent: true, wantsReply: true });
     await a.call("m", [1], { timeoutMs: null });
-    expect(seen).toEqual({ method: "m", args: [1], deadlineMs: null, traceId: null, idempotencyKey: null, urgent: false, wantsReply: true });
+    expect(seen).toEqual({
+      method: "m",
+      args: [1],
+      deadlineMs: null,
+      traceId: null,
+      idempotencyKey: null,
+      urgent: false,
+      wantsReply: true,
+    });
   });
 
   test("R1: sends and calls arrive in their order", async () => {
@@ -66,7 +81,10 @@ describe("calls", () => {
 
   test("R4: a reference the callee does not know costs its own call", async () => {
     class Ref {}
-    const hooks = { encodeSpecial: (value: object) => (value instanceof Ref ? { tag: "__ref", payload: 1 } : undefined), decodeSpecial: () => new Ref() };
+    const hooks = {
+      encodeSpecial: (value: object) => (value instanceof Ref ? { tag: "__ref", payload: 1 } : undefined),
+      decodeSpecial: () => new Ref(),
+    };
     const { a } = await peerPair(virtualClock(), { a: { hooks }, b: { handler: echo } });
     const [unknown, fine] = await Promise.allSettled([a.call("m", [new Ref(), 2]), a.call("m", [3])]);
     expect(unknown).toMatchObject({ reason: { code: "codec.refused" } });
@@ -82,7 +100,12 @@ describe("calls", () => {
       },
     });
     const error = await a.call("m", []).catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ code: "object.lost", message: "[object.lost] gone", details: { objectId: "obj_1", reason: "freed" }, cause: { code: "call.failed", message: "[call.failed] TypeError: deep" } });
+    expect(error).toMatchObject({
+      code: "object.lost",
+      message: "[object.lost] gone",
+      details: { objectId: "obj_1", reason: "freed" },
+      cause: { code: "call.failed", message: "[call.failed] TypeError: deep" },
+    });
     expect((error as Error).stack).toContain("peer.test.ts");
   });
 
@@ -118,7 +141,8 @@ describe("deadlines and cancellation", () => {
     const clock = virtualClock();
     const { a } = await peerPair(clock, { a: { heartbeat: null }, b: { handler: () => new Promise(() => undefined), heartbeat: null } });
     const late: number[] = [];
-    for (const timeoutMs of [500, 30, 200, 31, 60, 1000]) void a.call("m", [], { timeoutMs }).catch(() => late.push(clock.nowMs() - timeoutMs));
+    for (const timeoutMs of [500, 30, 200, 31, 60, 1000])
+      void a.call("m", [], { timeoutMs }).catch(() => late.push(clock.nowMs() - timeoutMs));
     await settled();
     expect(clock.pending()).toBe(2); // one a side
     await clock.run(1100);
@@ -230,7 +254,10 @@ describe("limits", () => {
   });
 
   test("bytes that wait: calls are refused, the wire is not flooded, and all arrives after the stall", async () => {
-    const { a, wires } = await peerPair(virtualClock(), { a: { outgoingBytesMax: 3_000_000 }, b: { handler: (call) => (call.args as Uint8Array).length } });
+    const { a, wires } = await peerPair(virtualClock(), {
+      a: { outgoingBytesMax: 3_000_000 },
+      b: { handler: (call) => (call.args as Uint8Array).length },
+    });
     wires.stall("ab");
     const outcomes: Promise<string>[] = [];
     for (let i = 0; i < 5; i++) {
@@ -243,7 +270,9 @@ describe("limits", () => {
   });
 
   test("a result that does not fit is that call's failure", async () => {
-    const { a } = await peerPair(virtualClock(), { b: { outgoingBytesMax: 1000, handler: (call) => (call.method === "big" ? "x".repeat(5000) : "small") } });
+    const { a } = await peerPair(virtualClock(), {
+      b: { outgoingBytesMax: 1000, handler: (call) => (call.method === "big" ? "x".repeat(5000) : "small") },
+    });
     expect(await codeOf(a.call("big", []))).toBe("wire.limit");
     expect(await a.call("small", [])).toBe("small");
   });
@@ -326,7 +355,11 @@ test("a broken frame ends the connection, and is logged", async () => {
 });
 
 test("P1: under delays, aborts, deadlines and a cut, every call settles once, and fine results are right", async () => {
-  const step = fc.record({ kind: fc.constantFrom("call", "abort", "advance", "delay"), ms: fc.integer({ min: 0, max: 50 }), fails: fc.boolean() });
+  const step = fc.record({
+    kind: fc.constantFrom("call", "abort", "advance", "delay"),
+    ms: fc.integer({ min: 0, max: 50 }),
+    fails: fc.boolean(),
+  });
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
       const clock = virtualClock();

@@ -1,12 +1,25 @@
-import { silentLogger, SlimeError, systemClock, type Clock, type Logger, type Timer } from "@slime/core";
-import { messageType, readMessage, writeBare, writeCall, writeCancel, writeFailure, writeGoodbye, writeHello, writeResult, writeSend, type CallHead, type MessageSink } from "./envelope.js";
-import { fromFailure, toFailure, type Failure } from "./failure.js";
-import { FrameAssembler } from "./frame-assembler.js";
+import { type Clock, type Logger, SlimeError, silentLogger, systemClock, type Timer } from "@slime/core";
+import {
+  type CallHead,
+  type MessageSink,
+  messageType,
+  readMessage,
+  writeBare,
+  writeCall,
+  writeCancel,
+  writeFailure,
+  writeGoodbye,
+  writeHello,
+  writeResult,
+  writeSend,
+} from "./envelope.js";
+import { type Failure, fromFailure, toFailure } from "./failure.js";
 import { headerBytesOf, protocolVersion, readPrefix } from "./frame.js";
+import { FrameAssembler } from "./frame-assembler.js";
 import { Heartbeat } from "./heartbeat.js";
-import { IncomingCalls } from "./incoming-calls.js";
 import { Incoming } from "./incoming.js";
-import { wireLimits, type FrameLimits } from "./limits.js";
+import { IncomingCalls } from "./incoming-calls.js";
+import { type FrameLimits, wireLimits } from "./limits.js";
 import { limit } from "./msgpack-reader.js";
 import { Outbox } from "./outbox.js";
 import type { CallOptions, CloseReason, Hello, Peer, PeerOptions } from "./peer-api.js";
@@ -73,9 +86,19 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     this.#callsMax = options.pendingCallsMax ?? 65_536;
     this.#callTimeoutMs = options.callTimeoutMs === undefined ? 60_000 : options.callTimeoutMs;
     this.#endOfTurn = options.endOfTurn ?? endOfTurn;
-    this.#outbox = new Outbox({ wire, limits: this.#limits, bytesMax: options.outgoingBytesMax ?? 64 * 1024 * 1024, epoch: options.epoch ?? (() => 0), hooks: options.hooks });
+    this.#outbox = new Outbox({
+      wire,
+      limits: this.#limits,
+      bytesMax: options.outgoingBytesMax ?? 64 * 1024 * 1024,
+      epoch: options.epoch ?? (() => 0),
+      hooks: options.hooks,
+    });
     this.#frames = new FrameAssembler(this.#limits, (buffer, start, total, owned) => this.#frame(buffer, start, total, owned));
-    this.#pending = new PendingCalls({ clock: this.#clock, peer: wire.name, cancel: (callId) => this.#post((out) => writeCancel(out, callId)) });
+    this.#pending = new PendingCalls({
+      clock: this.#clock,
+      peer: wire.name,
+      cancel: (callId) => this.#post((out) => writeCancel(out, callId)),
+    });
     this.#incoming = new IncomingCalls(this.#clock);
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
@@ -85,13 +108,16 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   /** Connects to the wire; `greet` for the side that speaks first. */
   begin(greet: boolean): void {
     const helloTimeoutMs = this.#options.helloTimeoutMs ?? 5_000;
-    this.#helloTimer = this.#clock.after(helloTimeoutMs, () => this.#end({ kind: "broken", reason: `no hello within ${helloTimeoutMs} ms` }));
+    this.#helloTimer = this.#clock.after(helloTimeoutMs, () =>
+      this.#end({ kind: "broken", reason: `no hello within ${helloTimeoutMs} ms` }),
+    );
     this.#wire.start(this);
     if (greet) this.#post((out) => writeHello(out, this.#options.hello));
   }
 
   get remote(): Hello {
-    if (this.#remote === undefined) throw new SlimeError("wire.broken", `${this.#wire.name} has not said hello`, { peer: this.#wire.name, reason: "no hello" });
+    if (this.#remote === undefined)
+      throw new SlimeError("wire.broken", `${this.#wire.name} has not said hello`, { peer: this.#wire.name, reason: "no hello" });
     return this.#remote;
   }
 
@@ -108,10 +134,16 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     if (signal?.aborted === true) return Promise.reject(signal.reason as Error);
     const timeoutMs = options?.timeoutMs === undefined ? this.#callTimeoutMs : options.timeoutMs;
     const callId = this.#lastCallId + 1;
-    const head: CallHead = { deadlineMs: timeoutMs, traceId: options?.traceId ?? null, idempotencyKey: options?.idempotencyKey ?? null, urgent: options?.urgent ?? false };
+    const head: CallHead = {
+      deadlineMs: timeoutMs,
+      traceId: options?.traceId ?? null,
+      idempotencyKey: options?.idempotencyKey ?? null,
+      urgent: options?.urgent ?? false,
+    };
     try {
       this.#admit(method);
-      if (this.#pending.size >= this.#callsMax) throw limit(`calls in flight to ${this.#wire.name}`, this.#pending.size + 1, this.#callsMax);
+      if (this.#pending.size >= this.#callsMax)
+        throw limit(`calls in flight to ${this.#wire.name}`, this.#pending.size + 1, this.#callsMax);
       this.#outbox.add((out) => writeCall(out, callId, method, args, head), false);
     } catch (error) {
       return Promise.reject(error as Error);
@@ -174,7 +206,12 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     if (phase.kind !== "greeting") return;
     const ours = this.#options.hello;
     try {
-      if (hello.clusterId !== ours.clusterId) throw new SlimeError("peer.incompatible", `${this.#wire.name} belongs to cluster ${hello.clusterId}, this process to ${ours.clusterId}`, { ours: ours.clusterId, theirs: hello.clusterId });
+      if (hello.clusterId !== ours.clusterId)
+        throw new SlimeError(
+          "peer.incompatible",
+          `${this.#wire.name} belongs to cluster ${hello.clusterId}, this process to ${ours.clusterId}`,
+          { ours: ours.clusterId, theirs: hello.clusterId },
+        );
       this.#accept?.(hello);
     } catch (error) {
       return this.#refuse(error);
@@ -193,10 +230,22 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   }
 
   onCall(callId: number, method: string, args: unknown, head: CallHead, bad: unknown): void {
-    if (this.#phase.kind === "greeting") return this.#fault(new SlimeError("codec.refused", `${this.#wire.name} called before its hello`, { where: method, reason: "no hello" }));
-    if (this.#phase.kind !== "open") return this.#fail(callId, method, new SlimeError("wire.broken", `${method}: the callee is ending and takes no more calls`, { peer: this.#options.hello.who.id, reason: "draining" }));
+    if (this.#phase.kind === "greeting")
+      return this.#fault(
+        new SlimeError("codec.refused", `${this.#wire.name} called before its hello`, { where: method, reason: "no hello" }),
+      );
+    if (this.#phase.kind !== "open")
+      return this.#fail(
+        callId,
+        method,
+        new SlimeError("wire.broken", `${method}: the callee is ending and takes no more calls`, {
+          peer: this.#options.hello.who.id,
+          reason: "draining",
+        }),
+      );
     if (bad !== undefined) return this.#fail(callId, method, bad);
-    if (this.#incoming.size >= this.#callsMax) return this.#fail(callId, method, limit("calls in progress for one caller", this.#incoming.size + 1, this.#callsMax));
+    if (this.#incoming.size >= this.#callsMax)
+      return this.#fail(callId, method, limit("calls in progress for one caller", this.#incoming.size + 1, this.#callsMax));
     const call = new Incoming(this, callId, method, args, head, true, head.deadlineMs === null ? 0 : this.#clock.nowMs());
     let result: unknown;
     try {
@@ -250,7 +299,8 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
 
   #handle(call: Incoming): unknown {
     const { handler } = this.#options;
-    if (handler === undefined) throw new SlimeError("not_found", `${call.method}: this process answers no calls`, { kind: "method", id: call.method });
+    if (handler === undefined)
+      throw new SlimeError("not_found", `${call.method}: this process answers no calls`, { kind: "method", id: call.method });
     return handler(call);
   }
 
@@ -301,14 +351,25 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   #admit(method: string): void {
     const phase = this.#phase;
     if (phase.kind === "open") return;
-    const reason = phase.kind === "ended" ? phase.reason.reason : phase.kind === "draining" ? "it is being closed" : "it has not said hello yet";
-    throw new SlimeError("wire.broken", `${method}: the connection to ${this.#wire.name} takes no calls: ${reason}`, { peer: this.#wire.name, reason });
+    const reason =
+      phase.kind === "ended" ? phase.reason.reason : phase.kind === "draining" ? "it is being closed" : "it has not said hello yet";
+    throw new SlimeError("wire.broken", `${method}: the connection to ${this.#wire.name} takes no calls: ${reason}`, {
+      peer: this.#wire.name,
+      reason,
+    });
   }
 
   #frame(buffer: Buffer, start: number, total: number, owned: boolean): boolean {
     const headerBytes = headerBytesOf(buffer, start, total);
     let table: readonly number[] = [];
-    const reader: ValueReader = new ValueReader(buffer, start + 8, start + 8 + headerBytes, (index: number): Uint8Array => segmentOf(buffer, start, table, index, owned ? viewBytesMin : Infinity, reader), this.#options.hooks, this.#limits);
+    const reader: ValueReader = new ValueReader(
+      buffer,
+      start + 8,
+      start + 8 + headerBytes,
+      (index: number): Uint8Array => segmentOf(buffer, start, table, index, owned ? viewBytesMin : Infinity, reader),
+      this.#options.hooks,
+      this.#limits,
+    );
     const prefix = readPrefix(reader, headerBytes, total, this.#limits);
     table = prefix.segments;
     if (prefix.epoch > this.#remoteEpoch) {
@@ -355,7 +416,10 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     this.#heartbeat?.stop();
     if (reason.kind === "closed") this.#wire.end();
     else this.#wire.destroy();
-    if (phase.kind === "greeting") phase.refused(new SlimeError("wire.broken", `${this.#wire.name}: ${reason.reason}`, { peer: this.#wire.name, reason: reason.reason }));
+    if (phase.kind === "greeting")
+      phase.refused(
+        new SlimeError("wire.broken", `${this.#wire.name}: ${reason.reason}`, { peer: this.#wire.name, reason: reason.reason }),
+      );
     if (phase.kind === "draining") phase.idle();
     this.#incoming.abortAll(reason.reason);
     this.#pending.breakAll(reason.reason);

@@ -1,4 +1,4 @@
-import { SlimeError, type Clock } from "@slime/core";
+import { type Clock, SlimeError } from "@slime/core";
 import { DeadlineWatch } from "./deadline-watch.js";
 
 /** A call of ours that waits for its result. */
@@ -59,7 +59,9 @@ export class PendingCalls {
     this.#watch.stop();
     for (const callId of [...this.#calls.keys()]) {
       const pending = this.#take(callId);
-      pending?.reject(new SlimeError("wire.broken", `${pending.method}: the connection to ${this.#peer} ended: ${reason}`, { peer: this.#peer, reason }));
+      pending?.reject(
+        new SlimeError("wire.broken", `${pending.method}: the connection to ${this.#peer} ended: ${reason}`, { peer: this.#peer, reason }),
+      );
     }
   }
 
@@ -84,7 +86,13 @@ export class PendingCalls {
       if (pending.deadlineAtMs > nowMs) next = Math.min(next, pending.deadlineAtMs);
       else {
         const what = `${pending.method} on ${this.#peer}`;
-        this.#drop(callId, new SlimeError("call.deadline", `${what} did not finish within ${pending.timeoutMs} ms`, { what, timeoutMs: pending.timeoutMs ?? 0 }));
+        this.#drop(
+          callId,
+          new SlimeError("call.deadline", `${what} did not finish within ${pending.timeoutMs} ms`, {
+            what,
+            timeoutMs: pending.timeoutMs ?? 0,
+          }),
+        );
       }
     }
     return next;

@@ -17,13 +17,21 @@ interface Refused {
   readonly reason: string;
 }
 
-function search(value: unknown, where: string, ancestors: readonly object[], hooks: CodecHooks | undefined, depthMax: number): Refused | undefined {
+function search(
+  value: unknown,
+  where: string,
+  ancestors: readonly object[],
+  hooks: CodecHooks | undefined,
+  depthMax: number,
+): Refused | undefined {
   if (typeof value === "symbol") return { where, reason: "it is a symbol; send a string" };
-  if (typeof value === "bigint" && value.toString().length > bigDigitsMax) return { where, reason: "it is a bigint of more than 4,000 digits; send its bytes" };
+  if (typeof value === "bigint" && value.toString().length > bigDigitsMax)
+    return { where, reason: "it is a bigint of more than 4,000 digits; send its bytes" };
   if ((typeof value !== "object" && typeof value !== "function") || value === null) return undefined;
   const circle = ancestors.indexOf(value);
   if (circle >= 0) return { where, reason: "it is part of a cycle; send a tree" };
-  if (ancestors.length >= depthMax) return { where: where.slice(0, 200), reason: `it lies deeper than ${depthMax} levels; send a flatter value` };
+  if (ancestors.length >= depthMax)
+    return { where: where.slice(0, 200), reason: `it lies deeper than ${depthMax} levels; send a flatter value` };
   const within = [...ancestors, value];
   if (Array.isArray(value)) {
     for (const [i, item] of value.entries()) {
@@ -35,12 +43,19 @@ function search(value: unknown, where: string, ancestors: readonly object[], hoo
   const prototype = Object.getPrototypeOf(value) as object | null;
   if (prototype === Object.prototype || prototype === null) {
     for (const [key, item] of Object.entries(value)) {
-      const found = search(item, /^[A-Za-z_$][\w$]*$/.test(key) ? `${where}.${key}` : `${where}[${JSON.stringify(key)}]`, within, hooks, depthMax);
+      const found = search(
+        item,
+        /^[A-Za-z_$][\w$]*$/.test(key) ? `${where}.${key}` : `${where}[${JSON.stringify(key)}]`,
+        within,
+        hooks,
+        depthMax,
+      );
       if (found !== undefined) return found;
     }
     return undefined;
   }
-  if (prototype === Uint8Array.prototype || prototype === Buffer.prototype || dtypeOf(prototype) !== undefined || value instanceof NdArray) return undefined;
+  if (prototype === Uint8Array.prototype || prototype === Buffer.prototype || dtypeOf(prototype) !== undefined || value instanceof NdArray)
+    return undefined;
   const special = hooks?.encodeSpecial(value);
   if (special !== undefined) return search(special.payload, `${where}(${special.tag})`, within, hooks, depthMax);
   return { where, reason: advice(value) };

@@ -1,9 +1,9 @@
 import { chmodSync, rmSync, statSync } from "node:fs";
 import { createConnection, createServer, type Server as NetServer, type Socket } from "node:net";
-import { silentLogger, SlimeError } from "@slime/core";
+import { SlimeError, silentLogger } from "@slime/core";
 import { toFailure } from "./failure.js";
-import type { Hello, Peer, ServeOptions, Server } from "./peer-api.js";
 import { openPeer } from "./peer.js";
+import type { Hello, Peer, ServeOptions, Server } from "./peer-api.js";
 import { checkSocketPath } from "./socket-path.js";
 import { socketWire } from "./unix-wire.js";
 
@@ -55,8 +55,19 @@ export async function serve(options: ServeOptions): Promise<Server> {
 function listen(server: NetServer, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EADDRINUSE") reject(new SlimeError("state.locked", `${path} is taken by another process that listens there`, { path, pid: null }, { cause: error }));
-      else reject(new SlimeError("file.missing", `cannot listen on ${path}: ${error.message}; its directory must exist and be writable`, { path, wanted: "a directory for the socket" }, { cause: error }));
+      if (error.code === "EADDRINUSE")
+        reject(
+          new SlimeError("state.locked", `${path} is taken by another process that listens there`, { path, pid: null }, { cause: error }),
+        );
+      else
+        reject(
+          new SlimeError(
+            "file.missing",
+            `cannot listen on ${path}: ${error.message}; its directory must exist and be writable`,
+            { path, wanted: "a directory for the socket" },
+            { cause: error },
+          ),
+        );
     });
     server.listen(path, resolve);
   });

@@ -1,8 +1,8 @@
-import { createServer } from "node:net";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { once } from "node:events";
 import { SlimeError } from "@slime/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { connect } from "./connect.js";
@@ -14,14 +14,21 @@ beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "slime-rpc-"));
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
-const codeOf = (work: Promise<unknown>) => work.then(() => "done", (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)));
+const codeOf = (work: Promise<unknown>) =>
+  work.then(
+    () => "done",
+    (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
+  );
 
 test("calls over a unix socket, small, large, and with arrays", async () => {
   await using server = await serve({ path: join(dir, "s.sock"), hello: testHello("actor"), handler: async (call) => call.args });
   await using peer = await connect(server.path, { hello: testHello() });
   expect(await peer.call("m", ["a"])).toEqual(["a"]);
   const large = Float64Array.from({ length: 200_000 }, (_, i) => i / 3);
-  const [first, second] = (await Promise.all([peer.call("m", [large, "x".repeat(300_000)]), peer.call("m", [new Uint8Array(70_000).fill(7)])])) as [[Float64Array, string], [Uint8Array]];
+  const [first, second] = (await Promise.all([
+    peer.call("m", [large, "x".repeat(300_000)]),
+    peer.call("m", [new Uint8Array(70_000).fill(7)]),
+  ])) as [[Float64Array, string], [Uint8Array]];
   expect(Buffer.from(first[0].buffer, first[0].byteOffset, first[0].byteLength).equals(Buffer.from(large.buffer))).toBe(true);
   expect(first[1].length).toBe(300_000);
   expect(second[0].every((byte) => byte === 7)).toBe(true);

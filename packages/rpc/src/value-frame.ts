@@ -1,6 +1,6 @@
 import type { CodecHooks } from "./codec-hooks.js";
 import { frameParts, headerBytesOf, readPrefix } from "./frame.js";
-import { storedLimits, type FrameLimits } from "./limits.js";
+import { type FrameLimits, storedLimits } from "./limits.js";
 import { limit } from "./msgpack-reader.js";
 import { MsgpackWriter } from "./msgpack-writer.js";
 import { ValueReader } from "./value-reader.js";
@@ -31,7 +31,14 @@ export function decodeValueFrame(bytes: Uint8Array, hooks?: CodecHooks, limits: 
   if (total > limits.frameBytesMax) throw limit("bytes of a frame", total, limits.frameBytesMax);
   const headerBytes = headerBytesOf(buffer, 0, total);
   let table: readonly number[] = [];
-  const reader: ValueReader = new ValueReader(buffer, 8, 8 + headerBytes, (index: number): Uint8Array => segmentOf(buffer, 0, table, index, 0, reader), hooks, limits);
+  const reader: ValueReader = new ValueReader(
+    buffer,
+    8,
+    8 + headerBytes,
+    (index: number): Uint8Array => segmentOf(buffer, 0, table, index, 0, reader),
+    hooks,
+    limits,
+  );
   const prefix = readPrefix(reader, headerBytes, total, limits);
   table = prefix.segments;
   const claimed = buffer.readUInt32LE(0);
@@ -43,7 +50,14 @@ export function decodeValueFrame(bytes: Uint8Array, hooks?: CodecHooks, limits: 
 }
 
 /** Segment `index` of the frame at `start`: a view when it is at least `viewBytesMin` long and aligned, otherwise a copy. */
-export function segmentOf(buffer: Buffer, start: number, table: readonly number[], index: number, viewBytesMin: number, reader: ValueReader): Uint8Array {
+export function segmentOf(
+  buffer: Buffer,
+  start: number,
+  table: readonly number[],
+  index: number,
+  viewBytesMin: number,
+  reader: ValueReader,
+): Uint8Array {
   const offset = table[index * 2];
   const bytes = table[index * 2 + 1];
   if (offset === undefined || bytes === undefined) throw reader.refused(`there is no segment ${index}`);

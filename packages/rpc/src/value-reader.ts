@@ -1,5 +1,5 @@
 import type { CodecHooks } from "./codec-hooks.js";
-import { wireLimits, type FrameLimits } from "./limits.js";
+import { type FrameLimits, wireLimits } from "./limits.js";
 import { limit, MsgpackReader } from "./msgpack-reader.js";
 import { dtypes, elementsOf, isDtype, NdArray } from "./nd-array.js";
 
@@ -14,7 +14,14 @@ export class ValueReader extends MsgpackReader {
   /** The first error that a hook threw since this was last set to undefined. */
   hookError: unknown;
 
-  constructor(buffer: Buffer, start: number, end: number, segments: SegmentSource, hooks: CodecHooks | undefined, limits: FrameLimits = wireLimits) {
+  constructor(
+    buffer: Buffer,
+    start: number,
+    end: number,
+    segments: SegmentSource,
+    hooks: CodecHooks | undefined,
+    limits: FrameLimits = wireLimits,
+  ) {
     super(buffer, start, end, limits);
     this.#segments = segments;
     this.#hooks = hooks;
@@ -108,7 +115,8 @@ export class ValueReader extends MsgpackReader {
     const bytes = this.#segments(this.count("a segment's index"));
     const facts = dtypes[dtype];
     const elements = elementsOf(shape);
-    if (elements * facts.bytes !== bytes.byteLength) throw this.refused(`a segment of ${bytes.byteLength} bytes does not hold ${dtype}[${shape.join(", ")}]`);
+    if (elements * facts.bytes !== bytes.byteLength)
+      throw this.refused(`a segment of ${bytes.byteLength} bytes does not hold ${dtype}[${shape.join(", ")}]`);
     const data = new facts.array(bytes.buffer, bytes.byteOffset, elements);
     return axes === 1 && dtype !== "f2" && dtype !== "b1" ? data : new NdArray(dtype, shape, data);
   }

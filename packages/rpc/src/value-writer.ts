@@ -1,9 +1,9 @@
 import { SlimeError } from "@slime/core";
 import type { CodecHooks } from "./codec-hooks.js";
-import { bigDigitsMax, wireLimits, type FrameLimits } from "./limits.js";
+import { bigDigitsMax, type FrameLimits, wireLimits } from "./limits.js";
 import { limit } from "./msgpack-reader.js";
-import { MsgpackWriter } from "./msgpack-writer.js";
-import { dtypeOf, NdArray, type Dtype, type TypedArray } from "./nd-array.js";
+import type { MsgpackWriter } from "./msgpack-writer.js";
+import { type Dtype, dtypeOf, NdArray, type TypedArray } from "./nd-array.js";
 import { explainRefusal } from "./refusal.js";
 
 /** Bytes up to this length are written in place; longer ones become a segment. */
@@ -55,7 +55,8 @@ export class ValueWriter {
   #value(value: unknown, depth: number): void {
     switch (typeof value) {
       case "string":
-        if (value.length * 3 > this.#limits.stringBytesMax && Buffer.byteLength(value) > this.#limits.stringBytesMax) throw limit("bytes of a string", Buffer.byteLength(value), this.#limits.stringBytesMax);
+        if (value.length * 3 > this.#limits.stringBytesMax && Buffer.byteLength(value) > this.#limits.stringBytesMax)
+          throw limit("bytes of a string", Buffer.byteLength(value), this.#limits.stringBytesMax);
         return this.out.string(value);
       case "number":
         return this.out.number(value);
@@ -146,7 +147,8 @@ export class ValueWriter {
   }
 
   #segment(bytes: Uint8Array): number {
-    if (this.segments.length >= this.#limits.segmentsMax) throw limit("segments of a frame", this.segments.length + 1, this.#limits.segmentsMax);
+    if (this.segments.length >= this.#limits.segmentsMax)
+      throw limit("segments of a frame", this.segments.length + 1, this.#limits.segmentsMax);
     return this.segments.push(bytes) - 1;
   }
 

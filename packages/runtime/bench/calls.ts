@@ -3,15 +3,15 @@
  * arrays of small messages, one frame a turn, nothing else. Bars: sync ≥ 40 %, 1,000 in flight ≥ 12 % of the echo.
  * Prints one JSON line; run on an idle machine after a build: `node --import tsx packages/runtime/bench/calls.ts`.
  */
-import { fork, spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ActorId, systemRandom } from "@slime/core";
-import { encodeValue, hostEnvironment, serve, type ActorSpec } from "@slime/rpc";
-import { hostEntry, type ActorHandle } from "@slime/runtime";
+import { type ActorSpec, encodeValue, hostEnvironment, serve } from "@slime/rpc";
+import { type ActorHandle, hostEntry } from "@slime/runtime";
 import { attachTo } from "@slime/runtime/testing";
 
 export class Echo {
@@ -31,7 +31,12 @@ if (role === "echo" && path !== undefined) serveEcho(path);
 else if (process.env[hostEnvironment.actorId] === undefined) await measure();
 
 function serveEcho(at: string): void {
-  createServer((socket) => socket.on("data", frames((batch) => writeFrame(socket, batch)))).listen(at, () => process.send?.("ready"));
+  createServer((socket) =>
+    socket.on(
+      "data",
+      frames((batch) => writeFrame(socket, batch)),
+    ),
+  ).listen(at, () => process.send?.("ready"));
 }
 
 async function measure(): Promise<void> {
@@ -57,7 +62,16 @@ async function measure(): Promise<void> {
     await host.close();
     const percent = (part: number, whole: number) => Math.round((1000 * part) / whole) / 10;
     const rounded = Object.fromEntries(Object.entries(best).map(([name, value]) => [name, Math.round(value)]));
-    console.log(JSON.stringify({ bench: "runtime.calls", ...rounded, syncPercentOfEcho: percent(best.callSync, best.echoSync), syncBar: 40, inFlightPercentOfEcho: percent(best.callFlight, best.echoFlight), inFlightBar: 12 }));
+    console.log(
+      JSON.stringify({
+        bench: "runtime.calls",
+        ...rounded,
+        syncPercentOfEcho: percent(best.callSync, best.echoSync),
+        syncBar: 40,
+        inFlightPercentOfEcho: percent(best.callFlight, best.echoFlight),
+        inFlightBar: 12,
+      }),
+    );
   } finally {
     for (const child of children) child.kill("SIGKILL");
     rmSync(dir, { recursive: true, force: true });
@@ -65,11 +79,27 @@ async function measure(): Promise<void> {
 }
 
 /** A real host, with this process as its daemon and as its caller. */
-async function startHost(dir: string, children: ChildProcess[]): Promise<{ readonly handle: ActorHandle<Echo>; readonly close: () => Promise<void> }> {
+async function startHost(
+  dir: string,
+  children: ChildProcess[],
+): Promise<{ readonly handle: ActorHandle<Echo>; readonly close: () => Promise<void> }> {
   const actorId = ActorId.create(systemRandom);
   const spec: ActorSpec = {
-    actorId, incarnation: 1, jobId: "job_00000000000000bb", language: "node", module: import.meta.url, exportName: "Echo", args: encodeValue([]), concurrency: 1,
-    concurrencyGroups: {}, pendingCallsMax: 100_000, env: {}, cwd: null, resources: {}, gpus: [], placement: null,
+    actorId,
+    incarnation: 1,
+    jobId: "job_00000000000000bb",
+    language: "node",
+    module: import.meta.url,
+    exportName: "Echo",
+    args: encodeValue([]),
+    concurrency: 1,
+    concurrencyGroups: {},
+    pendingCallsMax: 100_000,
+    env: {},
+    cwd: null,
+    resources: {},
+    gpus: [],
+    placement: null,
   };
   let alive = (_socket: string) => {};
   const socket = new Promise<string>((resolve) => (alive = resolve));
@@ -88,7 +118,15 @@ async function startHost(dir: string, children: ChildProcess[]): Promise<{ reado
   children.push(
     spawn(process.execPath, [hostEntry], {
       stdio: ["ignore", "ignore", "inherit"],
-      env: { PATH: process.env["PATH"], [hostEnvironment.clusterId]: clusterId, [hostEnvironment.nodeId]: "node_00000000000000bb", [hostEnvironment.processId]: "proc_00000000000000bb", [hostEnvironment.socketDir]: dir, [hostEnvironment.storeDir]: join(dir, "store"), [hostEnvironment.nodeSocket]: join(dir, "n.sock") },
+      env: {
+        PATH: process.env["PATH"],
+        [hostEnvironment.clusterId]: clusterId,
+        [hostEnvironment.nodeId]: "node_00000000000000bb",
+        [hostEnvironment.processId]: "proc_00000000000000bb",
+        [hostEnvironment.socketDir]: dir,
+        [hostEnvironment.storeDir]: join(dir, "store"),
+        [hostEnvironment.nodeSocket]: join(dir, "n.sock"),
+      },
     }),
   );
   const { handle, runtime } = attachTo<Echo>({ clusterId, actorId, incarnation: 1, socket: await socket });

@@ -5,10 +5,22 @@
  * C2 every call settles exactly once. C3 a call sent to a life that ended is sent again only if it has retries left, in its
  * old place and under its old key. C4 at most `pendingCallsMax` calls wait or run. C5 nothing is sent to a life that is not the newest known.
  */
-import { backoffDelayMs, SlimeError, type BackoffPolicy, type Timer } from "@slime/core";
+import { type BackoffPolicy, backoffDelayMs, SlimeError, type Timer } from "@slime/core";
 import type { Peer } from "@slime/rpc";
-import { deathError, deathText, newerView, unavailable, type ActorView } from "./actor-view.js";
-import { allowMany, cancelled, InFlight, inOrder, neverStarted, wireOptions, type ActorChannel, type ChannelCall, type ChannelParts, type Entry, type PreparedArgs } from "./channel-call.js";
+import { type ActorView, deathError, deathText, newerView, unavailable } from "./actor-view.js";
+import {
+  type ActorChannel,
+  allowMany,
+  type ChannelCall,
+  type ChannelParts,
+  cancelled,
+  type Entry,
+  InFlight,
+  inOrder,
+  neverStarted,
+  type PreparedArgs,
+  wireOptions,
+} from "./channel-call.js";
 import { runtimeLimits } from "./limits.js";
 
 interface Open {
@@ -85,12 +97,27 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     if (pending >= parts.pendingCallsMax && !call.urgent) {
       const { actorId, className } = view;
       return call.fail(
-        new SlimeError("actor.busy", `${pending} calls wait for ${className} ${actorId}; await some before making more, or raise pendingCallsMax`, { actorId, pending, pendingMax: parts.pendingCallsMax }),
+        new SlimeError(
+          "actor.busy",
+          `${pending} calls wait for ${className} ${actorId}; await some before making more, or raise pendingCallsMax`,
+          { actorId, pending, pendingMax: parts.pendingCallsMax },
+        ),
       );
     }
     pending++;
     const deadlineAt = call.timeoutMs === null ? null : clock.nowMs() + call.timeoutMs;
-    const entry: Entry = { call, sequence: sequence++, deadlineAt, retriesLeft: call.retries, prepared: null, timer: null, unlisten: null, done: false, sending: 0, slot: -1 };
+    const entry: Entry = {
+      call,
+      sequence: sequence++,
+      deadlineAt,
+      retriesLeft: call.retries,
+      prepared: null,
+      timer: null,
+      unlisten: null,
+      done: false,
+      sending: 0,
+      slot: -1,
+    };
     if (phase.kind === "open" && (queue.length === 0 || call.urgent) && prepareNow(entry)) return send(entry, phase);
     if (entry.done) return;
     if (entry.prepared === null) entry.call = { ...call, args: parts.keep(call.args) };
@@ -130,7 +157,11 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     const { args } = entry.prepared as PreparedArgs;
     if (!call.wantsReply) {
       try {
-        open.peer.send(call.method, args, call.traceId === undefined ? { urgent: call.urgent } : { urgent: call.urgent, traceId: call.traceId });
+        open.peer.send(
+          call.method,
+          args,
+          call.traceId === undefined ? { urgent: call.urgent } : { urgent: call.urgent, traceId: call.traceId },
+        );
         // What was put in the store for it stays: nobody says when it was read.
         entry.prepared = null;
         succeed(entry, undefined);
@@ -200,7 +231,9 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
   const strand = (entry: Entry) => {
     entry.timer?.cancel();
     const left = entry.deadlineAt === null ? Number.POSITIVE_INFINITY : entry.deadlineAt - clock.nowMs();
-    entry.timer = clock.after(Math.min(runtimeLimits.verdictMsMax, left), () => fail(entry, unavailable(view, "its connection broke while this call ran, and the head has not said why yet")));
+    entry.timer = clock.after(Math.min(runtimeLimits.verdictMsMax, left), () =>
+      fail(entry, unavailable(view, "its connection broke while this call ran, and the head has not said why yet")),
+    );
     stranded.add(entry);
     guard(entry);
   };

@@ -1,4 +1,4 @@
-import { SlimeError, type DeathRecord } from "@slime/core";
+import { type DeathRecord, SlimeError } from "@slime/core";
 import type { ActorState, ActorStatus } from "./handle-types.js";
 
 /** What the head last said of an actor. */
@@ -22,8 +22,24 @@ export interface ActorView {
 }
 
 /** An actor that only this process knows of so far. */
-export function unbornView(actor: { readonly actorId: string; readonly jobId: string; readonly className: string; readonly name: string }): ActorView {
-  return { ...actor, state: "DEPENDENCIES_UNREADY", incarnation: 0, restarts: 0, socket: null, nodeId: null, pid: null, waiting: [], death: null, creationFailure: null };
+export function unbornView(actor: {
+  readonly actorId: string;
+  readonly jobId: string;
+  readonly className: string;
+  readonly name: string;
+}): ActorView {
+  return {
+    ...actor,
+    state: "DEPENDENCIES_UNREADY",
+    incarnation: 0,
+    restarts: 0,
+    socket: null,
+    nodeId: null,
+    pid: null,
+    waiting: [],
+    death: null,
+    creationFailure: null,
+  };
 }
 
 /**
@@ -41,7 +57,10 @@ export function deathText(death: DeathRecord | null): string {
   if (death === null) return "how it died is not known";
   const how = death.signal !== null ? `killed by ${death.signal}` : death.exitCode !== null ? `exit code ${death.exitCode}` : "";
   const where = [death.pid === null ? "" : `pid ${death.pid}`, death.nodeId === null ? "" : `on ${death.nodeId}`].filter(Boolean).join(" ");
-  const facts = [how, where === "" ? "" : `(${where})`, death.oom ? "out of memory" : "", death.message].filter(Boolean).join(", ").replace(", (", " (");
+  const facts = [how, where === "" ? "" : `(${where})`, death.oom ? "out of memory" : "", death.message]
+    .filter(Boolean)
+    .join(", ")
+    .replace(", (", " (");
   const tail = death.stderrTail.slice(-5).join(" | ");
   return `${death.reason}: ${facts}${tail === "" ? "" : `; last lines of stderr: ${tail}`}`;
 }
@@ -50,11 +69,15 @@ const nameOf = (view: ActorView): string => `${view.name === "" ? view.className
 
 /** The actor may come back. */
 export function unavailable(view: ActorView, reason: string): SlimeError {
-  return new SlimeError("actor.unavailable", `${nameOf(view)} is unavailable: ${reason}. It may come back: call again, or pass \`retries\``, {
-    actorId: view.actorId,
-    incarnation: view.incarnation,
-    reason,
-  });
+  return new SlimeError(
+    "actor.unavailable",
+    `${nameOf(view)} is unavailable: ${reason}. It may come back: call again, or pass \`retries\``,
+    {
+      actorId: view.actorId,
+      incarnation: view.incarnation,
+      reason,
+    },
+  );
 }
 
 const unknownDeath = (view: ActorView): DeathRecord => ({
@@ -73,7 +96,11 @@ const unknownDeath = (view: ActorView): DeathRecord => ({
 export function deathError(view: ActorView): unknown {
   if (view.creationFailure !== null) return view.creationFailure;
   const death = view.death ?? unknownDeath(view);
-  return new SlimeError("actor.died", `${nameOf(view)} died and will not come back: ${deathText(death)}`, { actorId: view.actorId, className: view.className, death });
+  return new SlimeError("actor.died", `${nameOf(view)} died and will not come back: ${deathText(death)}`, {
+    actorId: view.actorId,
+    className: view.className,
+    death,
+  });
 }
 
 /** The part of a view that users see. */

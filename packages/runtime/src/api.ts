@@ -1,6 +1,7 @@
 import { SlimeError } from "@slime/core";
+import { prepareResult } from "./call-args.js";
 import { cancelled } from "./channel-call.js";
-import { createActor, type ActorOptions, type AnyActorOptions } from "./create-actor.js";
+import { type ActorOptions, type AnyActorOptions, createActor } from "./create-actor.js";
 import { currentRuntime } from "./current.js";
 import type { ActorType } from "./define-actor.js";
 import { createGang, type Gang, type GangOptions } from "./gang.js";
@@ -8,12 +9,14 @@ import type { ActorClass, ActorHandle, HandleControls, WaitOptions } from "./han
 import { markFreed, ObjectRef, onSettled, refState } from "./object-ref.js";
 import { createPlacementGroup, type PlacementGroup, type PlacementGroupOptions } from "./placement-group.js";
 import type { NodeView } from "./ports.js";
-import { prepareResult } from "./call-args.js";
-import { snapshot, StoredValue } from "./values.js";
+import { StoredValue, snapshot } from "./values.js";
 import { waitUntil } from "./wait-until.js";
 
 /** Creates an actor: a handle at once; calls made before it is ALIVE wait. @throws config.invalid for options that make no sense. */
-export function actor<C extends ActorClass>(actorClass: C | ActorType<C>, ...[options]: [] extends ConstructorParameters<C> ? [options?: ActorOptions<C>] : [options: ActorOptions<C>]): ActorHandle<InstanceType<C>> {
+export function actor<C extends ActorClass>(
+  actorClass: C | ActorType<C>,
+  ...[options]: [] extends ConstructorParameters<C> ? [options?: ActorOptions<C>] : [options: ActorOptions<C>]
+): ActorHandle<InstanceType<C>> {
   return createActor<C>(currentRuntime(), actorClass, (options ?? {}) as AnyActorOptions);
 }
 
@@ -70,17 +73,26 @@ export interface WaitForOptions extends WaitOptions {
 }
 
 /** Waits until some references are settled (an error counts as ready) or the time is up, which is no error. Order is kept. */
-export async function wait<T>(refs: readonly ObjectRef<T>[], { numReady = 1, timeoutMs = null, signal }: WaitForOptions = {}): Promise<{ readonly ready: ObjectRef<T>[]; readonly notReady: ObjectRef<T>[] }> {
+export async function wait<T>(
+  refs: readonly ObjectRef<T>[],
+  { numReady = 1, timeoutMs = null, signal }: WaitForOptions = {},
+): Promise<{ readonly ready: ObjectRef<T>[]; readonly notReady: ObjectRef<T>[] }> {
   const { clock } = currentRuntime().parts;
   if (new Set(refs).size !== refs.length) throw invalid("wait: the references must be distinct");
-  if (!Number.isInteger(numReady) || numReady < 0 || numReady > refs.length) throw invalid(`wait: numReady must be between 0 and ${refs.length}, got ${numReady}`);
+  if (!Number.isInteger(numReady) || numReady < 0 || numReady > refs.length)
+    throw invalid(`wait: numReady must be between 0 and ${refs.length}, got ${numReady}`);
   const isReady = (ref: ObjectRef<T>) => refState(ref).kind !== "pending";
   const enough = () => refs.filter(isReady).length >= numReady;
   const undo: (() => void)[] = [];
   try {
     await new Promise<void>((resolve, reject) => {
       if (enough()) return resolve();
-      undo.push(listenAll(refs.filter((ref) => !isReady(ref)), () => void (enough() && resolve())));
+      undo.push(
+        listenAll(
+          refs.filter((ref) => !isReady(ref)),
+          () => void (enough() && resolve()),
+        ),
+      );
       if (timeoutMs !== null) {
         const timer = clock.after(timeoutMs, resolve);
         undo.push(() => timer.cancel());
@@ -104,17 +116,22 @@ export async function put<T>(value: T extends ObjectRef<unknown> ? never : T): P
   const runtime = currentRuntime();
   if (value instanceof ObjectRef) throw invalid("put: a reference is passed on as it is, not put again");
   const kept = await prepareResult(value, runtime.store);
-  return new ObjectRef<T>(runtime.nextId("obj"), kept instanceof StoredValue ? { kind: "stored", object: kept.object } : { kind: "value", value: snapshot(kept) });
+  return new ObjectRef<T>(
+    runtime.nextId("obj"),
+    kept instanceof StoredValue ? { kind: "stored", object: kept.object } : { kind: "value", value: snapshot(kept) },
+  );
 }
 
 /** Frees stored values now instead of at the end of the job; whoever reads them later gets `object.lost`. Pending references are left alone. */
 export async function free(refs: ObjectRef<unknown> | readonly ObjectRef<unknown>[]): Promise<void> {
   const { store } = currentRuntime();
   const settledRefs = (refs instanceof ObjectRef ? [refs] : refs).filter((ref) => refState(ref).kind !== "pending");
-  await store.free(settledRefs.flatMap((ref) => {
-    const state = refState(ref);
-    return state.kind === "stored" ? [state.object] : [];
-  }));
+  await store.free(
+    settledRefs.flatMap((ref) => {
+      const state = refState(ref);
+      return state.kind === "stored" ? [state.object] : [];
+    }),
+  );
   for (const ref of settledRefs) markFreed(ref);
 }
 
@@ -130,11 +147,19 @@ export function kill(handle: HandleControls, options: { readonly graceMs?: numbe
 
 /** Small values by name, kept by the head, durable: addresses and flags, not data. */
 export const kv = {
-  put: async (key: string, value: string | Uint8Array, options: WaitOptions & { readonly ifAbsent?: boolean } = {}): Promise<{ readonly found: boolean }> =>
-    (await currentRuntime().control()).kvPut({ key, value: typeof value === "string" ? Buffer.from(value) : value, ifAbsent: options.ifAbsent ?? false }, options),
+  put: async (
+    key: string,
+    value: string | Uint8Array,
+    options: WaitOptions & { readonly ifAbsent?: boolean } = {},
+  ): Promise<{ readonly found: boolean }> =>
+    (await currentRuntime().control()).kvPut(
+      { key, value: typeof value === "string" ? Buffer.from(value) : value, ifAbsent: options.ifAbsent ?? false },
+      options,
+    ),
   get: async (key: string, options?: WaitOptions): Promise<Uint8Array | null> => (await currentRuntime().control()).kvGet(key, options),
   delete: async (key: string, options?: WaitOptions): Promise<void> => (await currentRuntime().control()).kvDelete(key, options),
-  list: async (prefix: string, options?: WaitOptions): Promise<readonly string[]> => (await currentRuntime().control()).kvList(prefix, options),
+  list: async (prefix: string, options?: WaitOptions): Promise<readonly string[]> =>
+    (await currentRuntime().control()).kvList(prefix, options),
 } as const;
 
 /** A driver says what it does and whom it waits for (an actor uses `ctx().phase`). */
@@ -161,4 +186,3 @@ function describe(ref: ObjectRef<unknown> | undefined): string {
 function invalid(issue: string): SlimeError {
   return new SlimeError("config.invalid", issue, { issues: [issue] });
 }
-

@@ -3,7 +3,7 @@ import type { PreparedArgs } from "./channel-call.js";
 import { runtimeLimits } from "./limits.js";
 import { ObjectRef, refState, settled } from "./object-ref.js";
 import type { ValueStore } from "./ports.js";
-import { measure, snapshot, StoredValue } from "./values.js";
+import { measure, StoredValue, snapshot } from "./values.js";
 
 /**
  * Makes a call's arguments ready to leave: top-level references become their values, references inside containers are
@@ -59,13 +59,15 @@ async function valueToSend(ref: ObjectRef<unknown>): Promise<unknown> {
 
 /** The arguments as a method takes them: what lies in the store is read. Returns the array itself when nothing does. */
 export function readArgs(args: readonly unknown[], store: ValueStore): readonly unknown[] | Promise<readonly unknown[]> {
-  for (const arg of args) if (arg instanceof StoredValue) return Promise.all(args.map((item) => (item instanceof StoredValue ? store.get(item.object) : item)));
+  for (const arg of args)
+    if (arg instanceof StoredValue) return Promise.all(args.map((item) => (item instanceof StoredValue ? store.get(item.object) : item)));
   return args;
 }
 
 /** A result as it travels: references inside are waited for, large values move to the store. */
 export function prepareResult(value: unknown, store: ValueStore): unknown {
-  if (typeof value !== "object" || value === null) return typeof value === "string" && value.length > runtimeLimits.inlineBytesMax ? toStore(value, store) : value;
+  if (typeof value !== "object" || value === null)
+    return typeof value === "string" && value.length > runtimeLimits.inlineBytesMax ? toStore(value, store) : value;
   const { bytes, refs } = measure(value);
   if (bytes <= runtimeLimits.inlineBytesMax && refs === null) return value;
   return (async () => {

@@ -1,5 +1,5 @@
 import { setMaxListeners } from "node:events";
-import { SlimeError, type Clock, type Logger, type Random, type Timer } from "@slime/core";
+import { type Clock, type Logger, type Random, SlimeError, type Timer } from "@slime/core";
 import type { CallOptions, Peer } from "@slime/rpc";
 import type { ActorView } from "./actor-view.js";
 

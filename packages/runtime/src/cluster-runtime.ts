@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
-import { systemClock, systemRandom, type Logger } from "@slime/core";
-import { connect, hostEnvironment, type Hello } from "@slime/rpc";
+import { type Logger, systemClock, systemRandom } from "@slime/core";
+import { connect, type Hello, hostEnvironment } from "@slime/rpc";
 import type { ControlClient } from "./control/control-client.js";
 import { machineStore, storeDirOf } from "./machine-store.js";
 import { createRuntime, type Runtime } from "./runtime.js";
@@ -12,7 +12,14 @@ const version = "0.1.0";
 type Env = Readonly<Record<string, string | undefined>>;
 
 /** Opens the link to the head; gRPC is loaded here and not before. */
-export async function openControl(options: { readonly address: string; readonly clusterId: string; readonly jobId: string | null; readonly actorId: string; readonly nodeId: string; readonly log: Logger }): Promise<ControlClient> {
+export async function openControl(options: {
+  readonly address: string;
+  readonly clusterId: string;
+  readonly jobId: string | null;
+  readonly actorId: string;
+  readonly nodeId: string;
+  readonly log: Logger;
+}): Promise<ControlClient> {
   const [{ controlClient }, { grpcDialer }] = await Promise.all([import("./control/control-client.js"), import("./control/grpc-link.js")]);
   const { address, log, ...who } = options;
   return controlClient({
@@ -41,7 +48,8 @@ export function hostRuntime(options: { readonly env: Env; readonly jobId: string
   return createRuntime({
     jobId,
     hello,
-    control: () => openControl({ address, clusterId: hello.clusterId, jobId, actorId: hello.who.id, nodeId: env[hostEnvironment.nodeId] ?? "", log }),
+    control: () =>
+      openControl({ address, clusterId: hello.clusterId, jobId, actorId: hello.who.id, nodeId: env[hostEnvironment.nodeId] ?? "", log }),
     connect,
     store: (hooks) => machineStore(env[hostEnvironment.storeDir] ?? storeDirOf(hello.clusterId, env), () => jobId, hooks),
     clock: systemClock,

@@ -36,7 +36,10 @@ export function runtimeHooks(handles: HandleCodec): CodecHooks {
           return new StoredValue(payload as ObjectDescriptor);
         case "__ref": {
           const ref = payload as RefPayload;
-          return new ObjectRef(ref.id, ref.kind === "stored" ? { kind: "stored", object: ref.object } : { kind: "value", value: ref.value });
+          return new ObjectRef(
+            ref.id,
+            ref.kind === "stored" ? { kind: "stored", object: ref.object } : { kind: "value", value: ref.value },
+          );
         }
         case "__actor":
           return handles.handleOf(payload as ActorPayload);
@@ -51,5 +54,7 @@ function refPayload(ref: ObjectRef<unknown>): RefPayload {
   const state = refState(ref);
   if (state.kind === "failed") throw state.error;
   invariant(state.kind !== "pending", "R3: a reference is settled before it is encoded");
-  return state.kind === "stored" ? { kind: "stored", id: ref.id, object: state.object } : { kind: "inline", id: ref.id, value: state.value };
+  return state.kind === "stored"
+    ? { kind: "stored", id: ref.id, object: state.object }
+    : { kind: "inline", id: ref.id, value: state.value };
 }

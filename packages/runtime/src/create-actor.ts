@@ -1,12 +1,12 @@
 import { ActorId, SlimeError } from "@slime/core";
 import type { ActorSpec } from "@slime/rpc/control";
 import { unbornView } from "./actor-view.js";
-import { sourceOf, type ActorType } from "./define-actor.js";
+import { type ActorType, sourceOf } from "./define-actor.js";
 import { checkMethodNames } from "./handle.js";
 import type { ActorClass, ActorHandle, RefArgs } from "./handle-types.js";
 import { runtimeLimits } from "./limits.js";
 import type { PlacementGroup } from "./placement-group.js";
-import { resourceUnits, type Resources } from "./resources.js";
+import { type Resources, resourceUnits } from "./resources.js";
 import type { Runtime } from "./runtime.js";
 
 /** How an actor is placed, run and restarted. What it asks for it holds for life. */
@@ -59,7 +59,11 @@ export interface AnyActorOptions extends ActorPlacementOptions {
 }
 
 /** Creates an actor; its handle is there at once, calls wait. Failures of creation reach `ready()` and every call. */
-export function createActor<C extends ActorClass>(runtime: Runtime, actorClass: C | ActorType<C>, options: AnyActorOptions): ActorHandle<InstanceType<C>> {
+export function createActor<C extends ActorClass>(
+  runtime: Runtime,
+  actorClass: C | ActorType<C>,
+  options: AnyActorOptions,
+): ActorHandle<InstanceType<C>> {
   const source = sourceOf(actorClass);
   if (typeof actorClass === "function") checkMethodNames(actorClass);
   const name = options.name ?? source.exportName;
@@ -67,14 +71,25 @@ export function createActor<C extends ActorClass>(runtime: Runtime, actorClass: 
   const actorId = ActorId.create(runtime.parts.random);
   const view = unbornView({ actorId, jobId: runtime.parts.jobId, className: source.exportName, name });
   const creating = (async () => {
-    const [args, bundle, head] = await Promise.all([runtime.encodeArgs(options.args ?? []), options.bundleLater ?? options.bundle ?? -1, runtime.control()]);
+    const [args, bundle, head] = await Promise.all([
+      runtime.encodeArgs(options.args ?? []),
+      options.bundleLater ?? options.bundle ?? -1,
+      runtime.control(),
+    ]);
     const spec = actorSpec(runtime, { actorId, name, source, args, bundle, options });
     runtime.channelOf(actorId)?.heard(await head.createActor(spec, { timeoutMs: runtimeLimits.controlTimeoutMs }));
   })();
   const created = creating.catch((error: unknown) => {
     runtime.channelOf(actorId)?.heard({ ...view, state: "DEAD", creationFailure: error });
   });
-  const handle = runtime.adopt(view, { callTimeoutMs: options.callTimeoutMs === undefined ? runtimeLimits.callTimeoutMsDefault : options.callTimeoutMs, pendingCallsMax: options.pendingCallsMax ?? runtimeLimits.pendingCallsMax }, created);
+  const handle = runtime.adopt(
+    view,
+    {
+      callTimeoutMs: options.callTimeoutMs === undefined ? runtimeLimits.callTimeoutMsDefault : options.callTimeoutMs,
+      pendingCallsMax: options.pendingCallsMax ?? runtimeLimits.pendingCallsMax,
+    },
+    created,
+  );
   runtime.channelOf(actorId)?.follow();
   // The proxy answers to every method of the class; its type is the class's (handle-types.ts).
   return handle as ActorHandle<InstanceType<C>>;
@@ -83,7 +98,8 @@ export function createActor<C extends ActorClass>(runtime: Runtime, actorClass: 
 function checkOptions(options: AnyActorOptions, name: string): void {
   const issues: string[] = [];
   const whole = (key: string, value: number | undefined, least: number) => {
-    if (value !== undefined && (!Number.isInteger(value) || value < least)) issues.push(`${name}: ${key} must be a whole number ≥ ${least}, got ${value}`);
+    if (value !== undefined && (!Number.isInteger(value) || value < least))
+      issues.push(`${name}: ${key} must be a whole number ≥ ${least}, got ${value}`);
   };
   whole("concurrency", options.concurrency, 1);
   for (const [group, size] of Object.entries(options.concurrencyGroups ?? {})) whole(`concurrencyGroups.${group}`, size, 1);

@@ -12,7 +12,8 @@ export function currentRuntime(): Runtime {
 
 /** One at a time. @throws conflict while another is in place. */
 export function setCurrentRuntime(runtime: Runtime): void {
-  if (current !== null) throw new SlimeError("conflict", "init() was called twice; call shutdown() in between", { kind: "runtime", id: current.parts.jobId });
+  if (current !== null)
+    throw new SlimeError("conflict", "init() was called twice; call shutdown() in between", { kind: "runtime", id: current.parts.jobId });
   current = runtime;
 }
 

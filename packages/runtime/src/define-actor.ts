@@ -48,7 +48,11 @@ export function actorType<C extends ActorClass>(where: { readonly module: URL | 
  * Names a Python class hosted by `slime_actor`, typed by an interface. `module` is a path ending in `.py` or a dotted module.
  * `Args` are the constructor's parameters.
  */
-export function pythonActor<T extends object, Args extends unknown[] = []>(where: { readonly module: string; readonly className: string; readonly python?: string }): ActorType<Extract<abstract new (...args: Args) => T, ActorClass>> {
+export function pythonActor<T extends object, Args extends unknown[] = []>(where: {
+  readonly module: string;
+  readonly className: string;
+  readonly python?: string;
+}): ActorType<Extract<abstract new (...args: Args) => T, ActorClass>> {
   return { host: "python", module: where.module, exportName: where.className, python: where.python ?? null };
 }
 

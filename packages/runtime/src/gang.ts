@@ -1,7 +1,7 @@
 import { OpId, SlimeError } from "@slime/core";
+import { type ActorPlacementOptions, type AnyActorOptions, createActor } from "./create-actor.js";
 import type { ActorType } from "./define-actor.js";
-import { createActor, type ActorPlacementOptions, type AnyActorOptions } from "./create-actor.js";
-import type { ActorClass, ActorHandle, CallOptions, RefArgs, RemoteMethods, RemoteMethod, WaitOptions } from "./handle-types.js";
+import type { ActorClass, ActorHandle, CallOptions, RefArgs, RemoteMethod, RemoteMethods, WaitOptions } from "./handle-types.js";
 import { createPlacementGroup, type PlacementGroup } from "./placement-group.js";
 import type { PlacementStrategy } from "./ports.js";
 import type { Resources } from "./resources.js";
@@ -22,7 +22,11 @@ export interface GangMethod<Args extends readonly unknown[], Result> {
   readonly options: (options: GangCallOptions) => GangMethod<Args, Result>;
 }
 
-type GangMethods<T> = { readonly [K in keyof RemoteMethods<T>]: RemoteMethods<T>[K] extends RemoteMethod<infer Args, infer Result> ? GangMethod<Args, Result> : RemoteMethods<T>[K] };
+type GangMethods<T> = {
+  readonly [K in keyof RemoteMethods<T>]: RemoteMethods<T>[K] extends RemoteMethod<infer Args, infer Result>
+    ? GangMethod<Args, Result>
+    : RemoteMethods<T>[K];
+};
 
 /** n actors that act together (architecture.md §3). */
 export interface Gang<T> {
@@ -49,9 +53,20 @@ export interface GangOptions<C extends ActorClass> extends Omit<ActorPlacementOp
 }
 
 /** Creates a gang: rank r's process has SLIME_GANG_RANK and SLIME_GANG_SIZE, and `ctx().rank`. */
-export function createGang<C extends ActorClass>(runtime: Runtime, actorClass: C | ActorType<C>, options: GangOptions<C>): Gang<InstanceType<C>> {
+export function createGang<C extends ActorClass>(
+  runtime: Runtime,
+  actorClass: C | ActorType<C>,
+  options: GangOptions<C>,
+): Gang<InstanceType<C>> {
   const { size: asked, bundles, strategy, firstRow = 0, argsOf, placementGroup: given, name, env, ...rest } = options;
-  const own = bundles === undefined ? null : createPlacementGroup(runtime, { bundles, ...(strategy === undefined ? {} : { strategy }), ...(name === undefined ? {} : { name }) });
+  const own =
+    bundles === undefined
+      ? null
+      : createPlacementGroup(runtime, {
+          bundles,
+          ...(strategy === undefined ? {} : { strategy }),
+          ...(name === undefined ? {} : { name }),
+        });
   const group = given ?? own;
   const size = asked ?? (group === null ? undefined : group.size - firstRow);
   if (size === undefined || size < 1 || (group !== null && firstRow + size > group.size)) {
@@ -62,7 +77,10 @@ export function createGang<C extends ActorClass>(runtime: Runtime, actorClass: C
   table?.catch(() => {});
   const rows = [...Array(size).keys()];
   const ranks = rows.map((rank) => {
-    const place: AnyActorOptions = group === null || table === undefined ? {} : { placementGroup: group, bundleLater: table.then((placed) => placed[firstRow + rank]?.bundle ?? -1) };
+    const place: AnyActorOptions =
+      group === null || table === undefined
+        ? {}
+        : { placementGroup: group, bundleLater: table.then((placed) => placed[firstRow + rank]?.bundle ?? -1) };
     return createActor<C>(runtime, actorClass, {
       ...rest,
       ...place,
@@ -96,7 +114,10 @@ function gangMethods<T>(parts: GangParts): GangMethods<T> {
       each: (argsOf: (rank: number) => readonly unknown[]) => runOnGang(parts, name, argsOf, options),
       options: (more: GangCallOptions) => make(name, { ...options, ...more }),
     });
-  const proxy = new Proxy({}, { get: (_, name) => (typeof name === "symbol" || name === "then" || name.startsWith("_") ? undefined : make(name, {})) });
+  const proxy = new Proxy(
+    {},
+    { get: (_, name) => (typeof name === "symbol" || name === "then" || name.startsWith("_") ? undefined : make(name, {})) },
+  );
   // The proxy has every method; its type is the class's.
   return proxy as GangMethods<T>;
 }
@@ -107,7 +128,12 @@ type Callable = { options: (options: CallOptions) => (...args: readonly unknown[
  * One operation on every rank. G1: all ranks get it under one op id. G2: it succeeds only when every rank does. G3: the first
  * rank that fails aborts the others; the error names every rank that failed of itself. G4: results lie by rank.
  */
-export async function runOnGang(parts: GangParts, method: string, argsOf: (rank: number) => readonly unknown[], options: GangCallOptions): Promise<readonly unknown[]> {
+export async function runOnGang(
+  parts: GangParts,
+  method: string,
+  argsOf: (rank: number) => readonly unknown[],
+  options: GangCallOptions,
+): Promise<readonly unknown[]> {
   const { opId = parts.newOpId(), signal, ...rest } = options;
   const others = new AbortController();
   const failures = new Map<number, unknown>();
@@ -119,16 +145,26 @@ export async function runOnGang(parts: GangParts, method: string, argsOf: (rank:
         return await remote.options({ ...rest, signal: both, idempotencyKey: opId })(...argsOf(rank));
       } catch (error) {
         if (!others.signal.aborted || !isOurAbort(error, others.signal)) failures.set(rank, error);
-        others.abort(new SlimeError("call.cancelled", `${method} (${opId}) failed on rank ${rank}, so the other ranks stop`, { what: `${method} (${opId})` }));
+        others.abort(
+          new SlimeError("call.cancelled", `${method} (${opId}) failed on rank ${rank}, so the other ranks stop`, {
+            what: `${method} (${opId})`,
+          }),
+        );
         return undefined;
       }
     }),
   );
   if (failures.size === 0) return results;
-  if (signal?.aborted && [...failures.values()].every((error) => SlimeError.is(error, "call.cancelled") || error === signal.reason)) throw [...failures.values()][0];
+  if (signal?.aborted && [...failures.values()].every((error) => SlimeError.is(error, "call.cancelled") || error === signal.reason))
+    throw [...failures.values()][0];
   const failed = [...failures].sort(([a], [b]) => a - b);
   const said = failed.map(([rank, error]) => `rank ${rank}: ${error instanceof Error ? error.message : String(error)}`);
-  throw new SlimeError("gang.rank_failed", `${method} (${opId}) failed on ${failed.length} of ${parts.ranks.length} ranks: ${said.join("; ")}`, { op: opId, failedRanks: failed.map(([rank]) => rank) }, { cause: failed[0]?.[1] });
+  throw new SlimeError(
+    "gang.rank_failed",
+    `${method} (${opId}) failed on ${failed.length} of ${parts.ranks.length} ranks: ${said.join("; ")}`,
+    { op: opId, failedRanks: failed.map(([rank]) => rank) },
+    { cause: failed[0]?.[1] },
+  );
 }
 
 function isOurAbort(error: unknown, signal: AbortSignal): boolean {

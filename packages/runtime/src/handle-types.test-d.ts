@@ -1,5 +1,17 @@
 import { expectTypeOf } from "vitest";
-import { actor, actorType, defineActors, gang, get, ObjectRef, placementGroup, put, pythonActor, type ActorHandle, type NotCallable } from "./index.js";
+import {
+  type ActorHandle,
+  actor,
+  actorType,
+  defineActors,
+  gang,
+  get,
+  type NotCallable,
+  ObjectRef,
+  placementGroup,
+  put,
+  pythonActor,
+} from "./index.js";
 
 // Types only: checked by tsc over the tests, never run.
 class Engine {
@@ -44,7 +56,9 @@ expectTypeOf(engine.size()).toEqualTypeOf<Promise<number>>();
 expectTypeOf(engine.size.remote()).toEqualTypeOf<ObjectRef<number>>();
 expectTypeOf(engine.size.send()).toEqualTypeOf<void>();
 expectTypeOf(engine.generate("a")).toEqualTypeOf<Promise<readonly string[]>>();
-expectTypeOf(engine.generate.options({ timeoutMs: 1, retries: 2, concurrencyGroup: "io" }).remote("a", 2)).toEqualTypeOf<ObjectRef<readonly string[]>>();
+expectTypeOf(engine.generate.options({ timeoutMs: 1, retries: 2, concurrencyGroup: "io" }).remote("a", 2)).toEqualTypeOf<
+  ObjectRef<readonly string[]>
+>();
 expectTypeOf(get(engine.size.remote())).toEqualTypeOf<Promise<number>>();
 expectTypeOf(get([engine.size.remote(), engine.generate.remote("a")])).toEqualTypeOf<Promise<[number, readonly string[]]>>();
 expectTypeOf(engine.any(1)).toEqualTypeOf<Promise<unknown>>();
@@ -101,9 +115,14 @@ actor(reward);
 expectTypeOf(actor(pythonActor<Reward>({ module: "reward.py", className: "Reward" })).score("x")).toEqualTypeOf<Promise<number>>();
 
 // Gangs: results by rank, arguments the same or by rank.
-const trainers = gang(Engine, { placementGroup: placementGroup({ bundles: [{ GPU: 1 }] }), argsOf: (rank) => ["tiny", new Float32Array(rank)] });
+const trainers = gang(Engine, {
+  placementGroup: placementGroup({ bundles: [{ GPU: 1 }] }),
+  argsOf: (rank) => ["tiny", new Float32Array(rank)],
+});
 expectTypeOf(trainers.all.size()).toEqualTypeOf<Promise<readonly number[]>>();
-expectTypeOf(trainers.all.generate.options({ opId: "op_1" }).each((rank) => [String(rank)])).toEqualTypeOf<Promise<readonly (readonly string[])[]>>();
+expectTypeOf(trainers.all.generate.options({ opId: "op_1" }).each((rank) => [String(rank)])).toEqualTypeOf<
+  Promise<readonly (readonly string[])[]>
+>();
 expectTypeOf(trainers.ranks).toEqualTypeOf<readonly ActorHandle<Engine>[]>();
 // @ts-expect-error a wrong value
 trainers.all.generate(1);

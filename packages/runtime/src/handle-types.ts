@@ -53,7 +53,14 @@ export type Unsendable<T, Depth extends 0[] = []> = unknown extends T
       : false;
 type UnsendableOne<T, Depth extends 0[]> = T extends Primitive | Carried
   ? false
-  : T extends ((...args: never[]) => unknown) | symbol | PromiseLike<unknown> | ReadonlyMap<unknown, unknown> | ReadonlySet<unknown> | WeakKey & { readonly [Symbol.toStringTag]: "WeakMap" | "WeakSet" } | AbortSignal
+  : T extends
+        | ((...args: never[]) => unknown)
+        | symbol
+        | PromiseLike<unknown>
+        | ReadonlyMap<unknown, unknown>
+        | ReadonlySet<unknown>
+        | (WeakKey & { readonly [Symbol.toStringTag]: "WeakMap" | "WeakSet" })
+        | AbortSignal
     ? true
     : T extends readonly (infer Item)[]
       ? Unsendable<Item, [...Depth, 0]>
@@ -74,7 +81,13 @@ type HiddenName = `_${string}` | "onShutdown" | "then";
 
 /** The methods of a class as a handle offers them: public ones with string names; fields, accessors and `_names` are absent. */
 export type RemoteMethods<T> = {
-  readonly [K in keyof T as K extends string ? (K extends HiddenName ? never : T[K] extends (...args: never[]) => unknown ? K : never) : never]: Remote<T[K]>;
+  readonly [K in keyof T as K extends string
+    ? K extends HiddenName
+      ? never
+      : T[K] extends (...args: never[]) => unknown
+        ? K
+        : never
+    : never]: Remote<T[K]>;
 };
 
 /** States of an actor's life, in Ray's words (ray.md §1.17). */

@@ -16,7 +16,13 @@ export interface HandleParts {
 }
 
 /** Names a handle keeps to itself. */
-export const controlNames: ReadonlySet<string> = new Set(["actorId", "ready", "state", "onStateChange", "kill"] satisfies (keyof HandleControls)[]);
+export const controlNames: ReadonlySet<string> = new Set([
+  "actorId",
+  "ready",
+  "state",
+  "onStateChange",
+  "kill",
+] satisfies (keyof HandleControls)[]);
 
 const partsOfHandle = new WeakMap<object, HandleParts>();
 

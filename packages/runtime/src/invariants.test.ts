@@ -2,7 +2,7 @@ import { seededRandom } from "@slime/core";
 import { virtualClock } from "@slime/core/testing";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { actor, ctx, defineActors, gang, type ActorHandle, type ObjectRef } from "./index.js";
+import { type ActorHandle, actor, ctx, defineActors, gang, type ObjectRef } from "./index.js";
 import { memoryCluster } from "./testing/index.js";
 
 /** What happened inside actors, in order; tests empty it. */
@@ -33,26 +33,31 @@ describe("calls of one caller to one actor", () => {
   it("C1, X1: start in the order they were made, whatever they wait for", async () => {
     const call = fc.record({ kind: fc.constantFrom("call", "ref", "send", "waits", "large"), concurrency: fc.constant(1) });
     await fc.assert(
-      fc.asyncProperty(fc.array(call, { minLength: 1, maxLength: 30 }), fc.integer({ min: 1, max: 3 }), fc.boolean(), async (calls, concurrency, early) => {
-        const clock = virtualClock();
-        await using _ = memoryCluster({ clock, random: seededRandom(7) });
-        started = [];
-        const recorder = actor(Recorder, { concurrency });
-        const other = actor(Recorder);
-        if (!early) await recorder.ready();
-        const results: Promise<unknown>[] = [];
-        calls.forEach(({ kind }, n) => {
-          if (kind === "call") results.push(recorder.note(n));
-          else if (kind === "ref") recorder.slow.remote(n);
-          else if (kind === "send") recorder.note.send(n);
-          else if (kind === "waits") results.push(recorder.note(n, other.slow.remote(1000 + n) as ObjectRef<unknown>));
-          else results.push(recorder.note(n, new Float64Array(20_000)));
-        });
-        await Promise.all(results);
-        await clock.run(10);
-        const mine = started.filter(({ actorId }) => actorId === recorder.actorId).map(({ n }) => n);
-        expect(mine).toEqual(calls.map((_call, n) => n));
-      }),
+      fc.asyncProperty(
+        fc.array(call, { minLength: 1, maxLength: 30 }),
+        fc.integer({ min: 1, max: 3 }),
+        fc.boolean(),
+        async (calls, concurrency, early) => {
+          const clock = virtualClock();
+          await using _ = memoryCluster({ clock, random: seededRandom(7) });
+          started = [];
+          const recorder = actor(Recorder, { concurrency });
+          const other = actor(Recorder);
+          if (!early) await recorder.ready();
+          const results: Promise<unknown>[] = [];
+          calls.forEach(({ kind }, n) => {
+            if (kind === "call") results.push(recorder.note(n));
+            else if (kind === "ref") recorder.slow.remote(n);
+            else if (kind === "send") recorder.note.send(n);
+            else if (kind === "waits") results.push(recorder.note(n, other.slow.remote(1000 + n) as ObjectRef<unknown>));
+            else results.push(recorder.note(n, new Float64Array(20_000)));
+          });
+          await Promise.all(results);
+          await clock.run(10);
+          const mine = started.filter(({ actorId }) => actorId === recorder.actorId).map(({ n }) => n);
+          expect(mine).toEqual(calls.map((_call, n) => n));
+        },
+      ),
       runs,
     );
   });
@@ -118,7 +123,11 @@ describe("gangs", () => {
         started = [];
         const ranks = gang(Recorder, { size: fails.length });
         await ranks.ready();
-        const op = () => ranks.all.maybe.options({ opId: "op_x" }).each((rank) => [fails[rank] ?? false, rank]).catch((error: unknown) => error);
+        const op = () =>
+          ranks.all.maybe
+            .options({ opId: "op_x" })
+            .each((rank) => [fails[rank] ?? false, rank])
+            .catch((error: unknown) => error);
         const first = await op();
         const ranSoFar = started.length;
         const again = await op();

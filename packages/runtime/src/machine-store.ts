@@ -2,7 +2,7 @@ import { accessSync, constants } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ObjectStore } from "@slime/object-store";
-import { encodeValueFrame, type CodecHooks } from "@slime/rpc";
+import { type CodecHooks, encodeValueFrame } from "@slime/rpc";
 import type { ValueStore } from "./ports.js";
 
 /** Up to here a copy at once is cheaper than turns of the event loop; what a caller changes afterwards does not matter. */
@@ -29,7 +29,10 @@ export function machineStore(dir: string, jobId: () => string, hooks: CodecHooks
 
 /** Where a cluster's objects lie on this machine, for a process that no daemon started and told. */
 export function storeDirOf(clusterId: string, env: Readonly<Record<string, string | undefined>>): string {
-  return join(env["SLIME_PLATFORM"] !== "portable" && writable("/dev/shm") ? "/dev/shm" : tmpdir(), `slime-${clusterId.slice("cluster_".length, "cluster_".length + 8)}`);
+  return join(
+    env["SLIME_PLATFORM"] !== "portable" && writable("/dev/shm") ? "/dev/shm" : tmpdir(),
+    `slime-${clusterId.slice("cluster_".length, "cluster_".length + 8)}`,
+  );
 }
 
 function writable(dir: string): boolean {

@@ -67,7 +67,10 @@ export function settleRef(ref: ObjectRef<unknown>, outcome: Exclude<RefState, { 
 /** A freed reference stays, and says so. */
 export function markFreed(ref: ObjectRef<unknown>): void {
   if (stateOf(ref).kind === "pending") return;
-  moveTo(ref, { kind: "failed", error: new SlimeError("object.lost", `${ref.id} was freed by this process`, { objectId: ref.id, reason: "freed" }) });
+  moveTo(ref, {
+    kind: "failed",
+    error: new SlimeError("object.lost", `${ref.id} was freed by this process`, { objectId: ref.id, reason: "freed" }),
+  });
 }
 
 /** Calls back once when the reference is settled, at once if it is. Returns how to stop waiting. */

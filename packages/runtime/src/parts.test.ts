@@ -1,15 +1,21 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { deathError, deathText, newerView, unbornView, type ActorView } from "./actor-view.js";
+import { type ActorView, deathError, deathText, newerView, unbornView } from "./actor-view.js";
 import { ObjectRef } from "./object-ref.js";
 import { resourceAmounts, resourceUnits } from "./resources.js";
 import { measure, snapshot } from "./values.js";
 
-const view = (change: Partial<ActorView>): ActorView => ({ ...unbornView({ actorId: "actor_0000000000000001", jobId: "job_0000000000000001", className: "C", name: "" }), ...change });
+const view = (change: Partial<ActorView>): ActorView => ({
+  ...unbornView({ actorId: "actor_0000000000000001", jobId: "job_0000000000000001", className: "C", name: "" }),
+  ...change,
+});
 
 describe("views", () => {
   it("V1, V2: DEAD is final and an earlier life says nothing, in whatever order reports arrive", () => {
-    const report = fc.record({ state: fc.constantFrom("PENDING_CREATION" as const, "ALIVE" as const, "RESTARTING" as const, "DEAD" as const), incarnation: fc.integer({ min: 0, max: 4 }) });
+    const report = fc.record({
+      state: fc.constantFrom("PENDING_CREATION" as const, "ALIVE" as const, "RESTARTING" as const, "DEAD" as const),
+      incarnation: fc.integer({ min: 0, max: 4 }),
+    });
     fc.assert(
       fc.property(fc.array(report, { maxLength: 20 }), (reports) => {
         let known = view({});
@@ -26,9 +32,21 @@ describe("views", () => {
   });
 
   it("a death reads as what happened, with the last lines", () => {
-    const death = { reason: "WORKER_DIED" as const, message: "", pid: 4711, exitCode: null, signal: "SIGKILL", oom: true, stderrTail: ["one", "two"], nodeId: "node_1", atMs: 0 };
+    const death = {
+      reason: "WORKER_DIED" as const,
+      message: "",
+      pid: 4711,
+      exitCode: null,
+      signal: "SIGKILL",
+      oom: true,
+      stderrTail: ["one", "two"],
+      nodeId: "node_1",
+      atMs: 0,
+    };
     expect(deathText(death)).toBe("WORKER_DIED: killed by SIGKILL (pid 4711 on node_1), out of memory; last lines of stderr: one | two");
-    expect((deathError(view({ state: "DEAD", death })) as Error).message).toContain("C (actor_0000000000000001) died and will not come back: WORKER_DIED");
+    expect((deathError(view({ state: "DEAD", death })) as Error).message).toContain(
+      "C (actor_0000000000000001) died and will not come back: WORKER_DIED",
+    );
     expect(deathError(view({ state: "DEAD" }))).toMatchObject({ code: "actor.died" });
   });
 });

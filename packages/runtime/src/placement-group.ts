@@ -2,7 +2,7 @@ import { PlacementGroupId, SlimeError } from "@slime/core";
 import type { WaitOptions } from "./handle-types.js";
 import { runtimeLimits } from "./limits.js";
 import type { PlacementGroupView, PlacementRow, PlacementStrategy } from "./ports.js";
-import { resourceUnits, type Resources } from "./resources.js";
+import { type Resources, resourceUnits } from "./resources.js";
 import type { Runtime } from "./runtime.js";
 import { waitUntil } from "./wait-until.js";
 
@@ -36,7 +36,8 @@ export interface PlacementGroup {
 export function createPlacementGroup(runtime: Runtime, options: PlacementGroupOptions): PlacementGroup {
   const { clock, log, random } = runtime.parts;
   const id = PlacementGroupId.create(random);
-  if (options.bundles.length === 0) throw new SlimeError("config.invalid", "a placement group needs at least one bundle", { issues: ["bundles: at least one"] });
+  if (options.bundles.length === 0)
+    throw new SlimeError("config.invalid", "a placement group needs at least one bundle", { issues: ["bundles: at least one"] });
   const bundles = options.bundles.map(resourceUnits);
   let view: PlacementGroupView = { placementGroupId: id, state: "PENDING", generation: 0, rows: [], waiting: [], failure: null };
   const listeners = new Set<(view: PlacementGroupView) => void>();
@@ -49,7 +50,12 @@ export function createPlacementGroup(runtime: Runtime, options: PlacementGroupOp
     try {
       const head = await runtime.control();
       const strategy = options.strategy ?? "PACK";
-      heard(await head.createPlacementGroup({ placementGroupId: id, strategy, name: options.name ?? "", bundles }, { timeoutMs: runtimeLimits.controlTimeoutMs }));
+      heard(
+        await head.createPlacementGroup(
+          { placementGroupId: id, strategy, name: options.name ?? "", bundles },
+          { timeoutMs: runtimeLimits.controlTimeoutMs },
+        ),
+      );
       head.followPlacementGroup(id, heard);
     } catch (error) {
       heard({ ...view, state: "INFEASIBLE", failure: error });
@@ -66,23 +72,31 @@ export function createPlacementGroup(runtime: Runtime, options: PlacementGroupOp
       };
       tell();
       const startedAt = clock.nowMs();
-      return waitUntil({ clock, log }, {
-        what: () => `placement group ${wanted}: ${view.state}${view.waiting.length === 0 ? "" : `, waits for ${view.waiting.join("; ")}`}`,
-        check: () => placed(view, wanted),
-        listen(changed) {
-          const listener = () => {
-            tell();
-            changed();
-          };
-          listeners.add(listener);
-          return () => listeners.delete(listener);
+      return waitUntil(
+        { clock, log },
+        {
+          what: () =>
+            `placement group ${wanted}: ${view.state}${view.waiting.length === 0 ? "" : `, waits for ${view.waiting.join("; ")}`}`,
+          check: () => placed(view, wanted),
+          listen(changed) {
+            const listener = () => {
+              tell();
+              changed();
+            };
+            listeners.add(listener);
+            return () => listeners.delete(listener);
+          },
+          late: () => {
+            const waitedMs = Math.round(clock.nowMs() - startedAt);
+            return new SlimeError(
+              "placement.waiting",
+              `${wanted} is not placed after ${waitedMs} ms: ${view.waiting.join("; ") || "the head has not answered"}`,
+              { wanted, reasons: view.waiting, waitedMs },
+            );
+          },
+          ...wait,
         },
-        late: () => {
-          const waitedMs = Math.round(clock.nowMs() - startedAt);
-          return new SlimeError("placement.waiting", `${wanted} is not placed after ${waitedMs} ms: ${view.waiting.join("; ") || "the head has not answered"}`, { wanted, reasons: view.waiting, waitedMs });
-        },
-        ...wait,
-      });
+      );
     },
     async remove(wait = {}) {
       await created;
@@ -94,7 +108,9 @@ export function createPlacementGroup(runtime: Runtime, options: PlacementGroupOp
 }
 
 function placed(view: PlacementGroupView, wanted: string): { readonly value: readonly PlacementRow[] } | null {
-  if (view.state === "INFEASIBLE") throw view.failure ?? new SlimeError("placement.infeasible", `${wanted} can never be placed`, { wanted, reasons: view.waiting });
-  if (view.state === "REMOVED") throw new SlimeError("placement.removed", `${wanted} was removed`, { placementGroupId: view.placementGroupId });
+  if (view.state === "INFEASIBLE")
+    throw view.failure ?? new SlimeError("placement.infeasible", `${wanted} can never be placed`, { wanted, reasons: view.waiting });
+  if (view.state === "REMOVED")
+    throw new SlimeError("placement.removed", `${wanted} was removed`, { placementGroupId: view.placementGroupId });
   return view.state === "CREATED" ? { value: view.rows } : null;
 }

@@ -54,7 +54,13 @@ export interface NodeView {
   readonly pid: number;
   readonly resources: Readonly<Record<string, number>>;
   readonly available: Readonly<Record<string, number>>;
-  readonly gpus: readonly { readonly index: number; readonly uuid: string; readonly name: string; readonly memoryMib: number; readonly virtual: boolean }[];
+  readonly gpus: readonly {
+    readonly index: number;
+    readonly uuid: string;
+    readonly name: string;
+    readonly memoryMib: number;
+    readonly virtual: boolean;
+  }[];
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -65,13 +71,19 @@ export interface NodeView {
 export interface ControlPort {
   /** Idempotent by actor id. */
   readonly createActor: (spec: ActorSpec, options?: WaitOptions) => Promise<ActorView>;
-  readonly killActor: (request: { readonly actorId: string; readonly graceMs: number; readonly noRestart: boolean }, options?: WaitOptions) => Promise<void>;
+  readonly killActor: (
+    request: { readonly actorId: string; readonly graceMs: number; readonly noRestart: boolean },
+    options?: WaitOptions,
+  ) => Promise<void>;
   readonly followActor: (actorId: string, onView: (view: ActorView) => void) => void;
   readonly createPlacementGroup: (group: NewPlacementGroup, options?: WaitOptions) => Promise<PlacementGroupView>;
   readonly followPlacementGroup: (placementGroupId: string, onView: (view: PlacementGroupView) => void) => void;
   readonly removePlacementGroup: (placementGroupId: string, options?: WaitOptions) => Promise<void>;
   readonly nodes: (options?: WaitOptions) => Promise<readonly NodeView[]>;
-  readonly kvPut: (request: { readonly key: string; readonly value: Uint8Array; readonly ifAbsent: boolean }, options?: WaitOptions) => Promise<{ readonly found: boolean }>;
+  readonly kvPut: (
+    request: { readonly key: string; readonly value: Uint8Array; readonly ifAbsent: boolean },
+    options?: WaitOptions,
+  ) => Promise<{ readonly found: boolean }>;
   readonly kvGet: (key: string, options?: WaitOptions) => Promise<Uint8Array | null>;
   readonly kvDelete: (key: string, options?: WaitOptions) => Promise<void>;
   readonly kvList: (prefix: string, options?: WaitOptions) => Promise<readonly string[]>;

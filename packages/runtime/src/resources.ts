@@ -13,7 +13,8 @@ export function resourceUnits(resources: Resources): Record<string, number> {
     const whole = Math.round(amount * scale);
     if (!Number.isFinite(amount) || amount < 0) issues.push(`resources.${name}: must be a number ≥ 0, got ${amount}`);
     else if (Math.abs(whole - amount * scale) > 1e-6) issues.push(`resources.${name}: ${amount} is finer than 1/${scale}; round it`);
-    else if (name === "GPU" && amount > 1 && !Number.isInteger(amount)) issues.push(`resources.GPU: ${amount} is above 1 and not whole; a fraction must fit one GPU`);
+    else if (name === "GPU" && amount > 1 && !Number.isInteger(amount))
+      issues.push(`resources.GPU: ${amount} is above 1 and not whole; a fraction must fit one GPU`);
     else if (whole > 0) units[name] = whole;
   }
   if (issues.length > 0) throw new SlimeError("config.invalid", issues.join("; "), { issues });

@@ -1,8 +1,8 @@
 import { SlimeError } from "@slime/core";
 import { keptLog, virtualClock } from "@slime/core/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { actor, ctx, defineActors, free, gang, get, kv, nodes, ObjectRef, placementGroup, put, wait, type ActorHandle } from "./index.js";
-import { memoryCluster, type MemoryCluster } from "./testing/index.js";
+import { type ActorHandle, actor, ctx, defineActors, free, gang, get, kv, nodes, ObjectRef, placementGroup, put, wait } from "./index.js";
+import { type MemoryCluster, memoryCluster } from "./testing/index.js";
 
 export class Counter {
   static readonly methodGroups = { later: "io" };
@@ -102,7 +102,12 @@ describe("calls", () => {
   });
 
   it("methods that are not there, private ones and hooks are refused by name", async () => {
-    const counter = actor(Counter) as unknown as { nope(): Promise<void>; add: { (n: number): Promise<number> }; _hidden?: unknown; then?: unknown };
+    const counter = actor(Counter) as unknown as {
+      nope(): Promise<void>;
+      add: (n: number) => Promise<number>;
+      _hidden?: unknown;
+      then?: unknown;
+    };
     await expect(counter.nope()).rejects.toMatchObject({ code: "actor.no_method", details: { method: "nope" } });
     expect(counter._hidden).toBeUndefined();
     expect(counter.then).toBeUndefined();
@@ -174,7 +179,9 @@ describe("cancellation and deadlines", () => {
     const counter = actor(Counter);
     await counter.ready();
     const controller = new AbortController();
-    const waiting = counter.waitForAbort.options({ signal: controller.signal })().catch((e: unknown) => e);
+    const waiting = counter.waitForAbort
+      .options({ signal: controller.signal })()
+      .catch((e: unknown) => e);
     await clock.run(1);
     controller.abort();
     expect(await waiting).toMatchObject({ code: "call.cancelled" });
@@ -184,8 +191,12 @@ describe("cancellation and deadlines", () => {
   it("a call that cannot start in time fails with whom it waited for", async () => {
     const counter = actor(Counter);
     await counter.ready();
-    const blocked = counter.waitForAbort.options({ timeoutMs: 100 })().catch((e: unknown) => e);
-    const behind = counter.add.options({ timeoutMs: 50 })(1).catch((e: unknown) => e);
+    const blocked = counter.waitForAbort
+      .options({ timeoutMs: 100 })()
+      .catch((e: unknown) => e);
+    const behind = counter.add
+      .options({ timeoutMs: 50 })(1)
+      .catch((e: unknown) => e);
     await clock.run(60);
     expect(await behind).toMatchObject({ code: "call.deadline" });
     expect(await counter.health()).toBe("ok");
@@ -199,7 +210,11 @@ describe("room", () => {
     const counter = actor(Counter, { pendingCallsMax: 2 });
     await counter.add(0);
     const controller = new AbortController();
-    const waiting = [1, 2].map(() => counter.waitForAbort.options({ signal: controller.signal })().catch((e: unknown) => e));
+    const waiting = [1, 2].map(() =>
+      counter.waitForAbort
+        .options({ signal: controller.signal })()
+        .catch((e: unknown) => e),
+    );
     await expect(counter.add(1)).rejects.toMatchObject({ code: "actor.busy", details: { pending: 2, pendingMax: 2 } });
     expect(() => counter.add.send(1)).toThrow(/actor.busy/);
     expect(await counter.health()).toBe("ok");
@@ -212,7 +227,9 @@ describe("room", () => {
     const counter = actor(Counter, { concurrencyGroups: { io: 1 } });
     await counter.add(0);
     const controller = new AbortController();
-    const blocked = counter.waitForAbort.options({ signal: controller.signal })().catch((e: unknown) => e);
+    const blocked = counter.waitForAbort
+      .options({ signal: controller.signal })()
+      .catch((e: unknown) => e);
     expect(await counter.later(1)).toBe(1);
     expect(await counter.add.options({ concurrencyGroup: "io" })(1)).toBe(2);
     await expect(counter.add.options({ concurrencyGroup: "nope" })(1)).rejects.toMatchObject({ code: "config.invalid" });
@@ -230,7 +247,14 @@ describe("room", () => {
     const waiting = get(ref).catch((e: unknown) => e);
     await clock.run(31_000);
     const line = lines.find(({ event }) => event === "runtime.waiting");
-    expect(line?.fields).toMatchObject({ className: "Counter", method: "waitForAbort", state: "ALIVE", phase: "waiting", waitsFor: "an abort", running: ["waitForAbort"] });
+    expect(line?.fields).toMatchObject({
+      className: "Counter",
+      method: "waitForAbort",
+      state: "ALIVE",
+      phase: "waiting",
+      waitsFor: "an abort",
+      running: ["waitForAbort"],
+    });
     controller.abort();
     expect(await waiting).toMatchObject({ code: "call.cancelled" });
   });
@@ -244,7 +268,9 @@ describe("lives", () => {
     counter.onStateChange(({ state }) => void seen.push(state));
     await counter.add(0);
     const lost = counter.waitForAbort().catch((e: unknown) => e);
-    const kept = counter.ids.options({ retries: 1 })().catch((e: unknown) => e);
+    const kept = counter.ids
+      .options({ retries: 1 })()
+      .catch((e: unknown) => e);
     await clock.run(1);
     await cluster.crash(counter);
     expect(await lost).toMatchObject({ code: "actor.unavailable" });

@@ -1,16 +1,16 @@
-import { SlimeError, type Clock, type Logger, type Random } from "@slime/core";
-import { encodeValue, type CodecHooks, type Hello, type ObjectDescriptor, type Peer, type PeerOptions } from "@slime/rpc";
+import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
+import { type CodecHooks, encodeValue, type Hello, type ObjectDescriptor, type Peer, type PeerOptions } from "@slime/rpc";
 import { actorChannel } from "./actor-channel.js";
-import type { ActorChannel } from "./channel-call.js";
-import { unbornView, type ActorView } from "./actor-view.js";
+import { type ActorView, unbornView } from "./actor-view.js";
 import { prepareArgs } from "./call-args.js";
-import { runtimeHooks, type ActorPayload } from "./codec-hooks.js";
-import { handleParts, makeHandle, type HandleParts } from "./handle.js";
+import type { ActorChannel } from "./channel-call.js";
+import { type ActorPayload, runtimeHooks } from "./codec-hooks.js";
+import { type HandleParts, handleParts, makeHandle } from "./handle.js";
 import type { CallOptions } from "./handle-types.js";
 import { runtimeLimits } from "./limits.js";
-import { ObjectRef, refState, settleRef, type RefSource } from "./object-ref.js";
+import { ObjectRef, type RefSource, refState, settleRef } from "./object-ref.js";
 import type { ControlPort, ValueStore } from "./ports.js";
-import { snapshot, StoredValue } from "./values.js";
+import { StoredValue, snapshot } from "./values.js";
 import { waitUntil } from "./wait-until.js";
 
 /** What a runtime is built from; tests give memory for each. */
@@ -64,7 +64,11 @@ export function createRuntime(parts: RuntimeParts): Runtime {
   });
   const machine = parts.store(hooks);
   // Freeing is housekeeping: what could not be freed now ends with the job.
-  const store: ValueStore = { ...machine, free: (objects) => machine.free(objects).catch((error: unknown) => log.warn("runtime.not_freed", { objects: objects.length, error: String(error) })) };
+  const store: ValueStore = {
+    ...machine,
+    free: (objects) =>
+      machine.free(objects).catch((error: unknown) => log.warn("runtime.not_freed", { objects: objects.length, error: String(error) })),
+  };
   let control: Promise<ControlPort> | undefined;
   const getControl = () => (control ??= parts.control());
 
@@ -74,11 +78,23 @@ export function createRuntime(parts: RuntimeParts): Runtime {
   const nextId = (kind: "obj" | "call") => `${kind}_${half}${(counter++ % 0x1_0000_0000).toString(16).padStart(8, "0")}`;
 
   const dial = async (socket: string, actorId: string, incarnation: number): Promise<Peer> => {
-    const peer = await parts.connect(socket, { hello: parts.hello, hooks, clock, log, callTimeoutMs: null, heartbeat: null, helloTimeoutMs: runtimeLimits.helloTimeoutMs });
+    const peer = await parts.connect(socket, {
+      hello: parts.hello,
+      hooks,
+      clock,
+      log,
+      callTimeoutMs: null,
+      heartbeat: null,
+      helloTimeoutMs: runtimeLimits.helloTimeoutMs,
+    });
     const { who } = peer.remote;
     if (who.id === actorId && who.incarnation === incarnation) return peer;
     await peer.close({ reason: "another life of this actor was wanted" });
-    throw new SlimeError("actor.stale", `${socket} is ${who.id}#${who.incarnation}, wanted ${actorId}#${incarnation}`, { actorId, incarnation, current: who.incarnation });
+    throw new SlimeError("actor.stale", `${socket} is ${who.id}#${who.incarnation}, wanted ${actorId}#${incarnation}`, {
+      actorId,
+      incarnation,
+      current: who.incarnation,
+    });
   };
 
   function adopt(view: ActorView, defaults: CallDefaults, created: Promise<unknown> = Promise.resolve()): object {
@@ -108,7 +124,14 @@ export function createRuntime(parts: RuntimeParts): Runtime {
   }
 
   const handlePartsOf = (channel: ActorChannel, defaults: CallDefaults): HandleParts => {
-    const submit = (method: string, args: readonly unknown[], options: CallOptions, wantsReply: boolean, ok: (value: unknown) => void, fail: (error: unknown) => void) => {
+    const submit = (
+      method: string,
+      args: readonly unknown[],
+      options: CallOptions,
+      wantsReply: boolean,
+      ok: (value: unknown) => void,
+      fail: (error: unknown) => void,
+    ) => {
       const retries = options.retries ?? 0;
       channel.submit({
         method: options.concurrencyGroup === undefined ? method : `${method}@${options.concurrencyGroup}`,
@@ -131,7 +154,14 @@ export function createRuntime(parts: RuntimeParts): Runtime {
       },
       inquire: () =>
         new Promise((resolve) =>
-          submit("slime.describe", [], { timeoutMs: 2_000 }, true, (about) => resolve(typeof about === "object" && about !== null ? { ...about, methods: undefined } : {}), () => resolve({})),
+          submit(
+            "slime.describe",
+            [],
+            { timeoutMs: 2_000 },
+            true,
+            (about) => resolve(typeof about === "object" && about !== null ? { ...about, methods: undefined } : {}),
+            () => resolve({}),
+          ),
         ),
     });
     return {
@@ -139,7 +169,14 @@ export function createRuntime(parts: RuntimeParts): Runtime {
       call: (method, args, options) =>
         new Promise((resolve, reject) => {
           // A large result of this form has no other holder, so it is given back as soon as it is read.
-          submit(method, args, options, true, (value) => (value instanceof StoredValue ? void takeStored(value.object).then(resolve, reject) : resolve(value)), reject);
+          submit(
+            method,
+            args,
+            options,
+            true,
+            (value) => (value instanceof StoredValue ? void takeStored(value.object).then(resolve, reject) : resolve(value)),
+            reject,
+          );
         }),
       remote(method, args, options) {
         const ref = new ObjectRef<unknown>(nextId("obj"), { kind: "pending", waiters: [], source: source(method) });
@@ -155,7 +192,14 @@ export function createRuntime(parts: RuntimeParts): Runtime {
       },
       send(method, args, options) {
         let refused: unknown;
-        submit(method, args, options, false, () => {}, (error) => (refused = error));
+        submit(
+          method,
+          args,
+          options,
+          false,
+          () => {},
+          (error) => (refused = error),
+        );
         if (refused !== undefined) throw refused;
       },
       kill: (options) => kill(channel.view().actorId, options),
@@ -183,14 +227,20 @@ export function createRuntime(parts: RuntimeParts): Runtime {
     const channel = channels.get(actorId)?.channel;
     const graceMs = options.graceMs ?? runtimeLimits.shutdownGraceMs;
     channel?.follow();
-    await (await getControl()).killActor({ actorId, graceMs, noRestart: true }, { timeoutMs: options.timeoutMs ?? runtimeLimits.controlTimeoutMs });
+    await (await getControl()).killActor(
+      { actorId, graceMs, noRestart: true },
+      { timeoutMs: options.timeoutMs ?? runtimeLimits.controlTimeoutMs },
+    );
     if (channel === undefined) return;
-    await waitUntil({ clock, log }, {
-      what: () => `${actorId} to die; it is ${channel.view().state}`,
-      check: () => (channel.view().state === "DEAD" ? { value: undefined } : null),
-      listen: channel.onView,
-      timeoutMs: options.timeoutMs ?? graceMs + runtimeLimits.controlTimeoutMs,
-    });
+    await waitUntil(
+      { clock, log },
+      {
+        what: () => `${actorId} to die; it is ${channel.view().state}`,
+        check: () => (channel.view().state === "DEAD" ? { value: undefined } : null),
+        listen: channel.onView,
+        timeoutMs: options.timeoutMs ?? graceMs + runtimeLimits.controlTimeoutMs,
+      },
+    );
   };
 
   return {
@@ -226,4 +276,3 @@ function viewOf(payload: ActorPayload): ActorView {
   const unborn = unbornView({ actorId, jobId, className, name });
   return socket === null ? unborn : { ...unborn, state: "ALIVE", incarnation, socket };
 }
-

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { ProcessId, SlimeError, systemClock, systemRandom, type Logger } from "@slime/core";
-import { connect, hostEnvironment, type Hello } from "@slime/rpc";
+import { type Logger, ProcessId, SlimeError, systemClock, systemRandom } from "@slime/core";
+import { connect, type Hello, hostEnvironment } from "@slime/rpc";
 import { openControl } from "./cluster-runtime.js";
 import { setCurrentRuntime, takeCurrentRuntime } from "./current.js";
 import { lineLogger } from "./line-logger.js";
@@ -37,11 +37,21 @@ export async function init(options: InitOptions = {}): Promise<Session> {
   const { env } = process;
   const log = options.log ?? lineLogger(systemClock, (line) => process.stderr.write(line), "warn");
   const address = options.address ?? env[hostEnvironment.headAddress] ?? addressOfHome(env["SLIME_HOME"] ?? join(homedir(), ".slime"));
-  const control = await openControl({ address, clusterId: env[hostEnvironment.clusterId] ?? "", jobId: env[hostEnvironment.jobId] ?? null, actorId: "", nodeId: env[hostEnvironment.nodeId] ?? "", log });
+  const control = await openControl({
+    address,
+    clusterId: env[hostEnvironment.clusterId] ?? "",
+    jobId: env[hostEnvironment.jobId] ?? null,
+    actorId: "",
+    nodeId: env[hostEnvironment.nodeId] ?? "",
+    log,
+  });
   try {
     const welcome = await control.welcome({ timeoutMs: options.timeoutMs ?? 30_000 });
     const { clusterId, jobId } = welcome;
-    const hello: Hello = { clusterId, who: { kind: "driver", id: env[hostEnvironment.processId] ?? ProcessId.create(systemRandom), incarnation: 0, pid: process.pid } };
+    const hello: Hello = {
+      clusterId,
+      who: { kind: "driver", id: env[hostEnvironment.processId] ?? ProcessId.create(systemRandom), incarnation: 0, pid: process.pid },
+    };
     const storeDir = env[hostEnvironment.storeDir] ?? storeDirOf(clusterId, env);
     const runtime = createRuntime({
       jobId,
@@ -76,6 +86,11 @@ function addressOfHome(home: string): string {
     if (typeof grpcAddress === "string") return grpcAddress;
     throw new TypeError("it has no grpcAddress");
   } catch (error) {
-    throw new SlimeError("file.missing", `no head is known: pass address, set ${hostEnvironment.headAddress}, or start one here with \`slime-head start\` (looked in ${path})`, { path, wanted: "the address of the head" }, { cause: error });
+    throw new SlimeError(
+      "file.missing",
+      `no head is known: pass address, set ${hostEnvironment.headAddress}, or start one here with \`slime-head start\` (looked in ${path})`,
+      { path, wanted: "the address of the head" },
+      { cause: error },
+    );
   }
 }

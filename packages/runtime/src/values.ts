@@ -27,7 +27,10 @@ export function measure(value: unknown): Measured {
     if (typeof at !== "object" || at === null) return 9;
     if (ArrayBuffer.isView(at)) return at.byteLength + 64;
     if (depth > runtimeLimits.valueDepthMax) {
-      throw new SlimeError("codec.refused", `a value nests deeper than ${runtimeLimits.valueDepthMax}; is it a cycle?`, { where: "value", reason: "depth" });
+      throw new SlimeError("codec.refused", `a value nests deeper than ${runtimeLimits.valueDepthMax}; is it a cycle?`, {
+        where: "value",
+        reason: "depth",
+      });
     }
     if (at instanceof ObjectRef) {
       (refs ??= []).push(at);

@@ -1,4 +1,4 @@
-import { deadline, SlimeError, type Clock, type Logger } from "@slime/core";
+import { type Clock, deadline, type Logger, SlimeError } from "@slime/core";
 import { cancelled } from "./channel-call.js";
 import type { WaitOptions } from "./handle-types.js";
 import { runtimeLimits } from "./limits.js";
@@ -34,23 +34,32 @@ export async function waitUntil<T>(parts: { readonly clock: Clock; readonly log:
           reject(error);
         }
       };
-      cleanup.push(awaited.listen(() => attempt(() => {
-        const now = awaited.check();
-        if (now !== null) resolve(now.value);
-      })));
+      cleanup.push(
+        awaited.listen(() =>
+          attempt(() => {
+            const now = awaited.check();
+            if (now !== null) resolve(now.value);
+          }),
+        ),
+      );
       const limit = deadline(clock, timeoutMs, "", awaited.signal);
       const stop = () => {
         const what = `waiting for ${awaited.what()}`;
         if (awaited.signal?.aborted) return reject(cancelled(what, awaited.signal.reason));
         const waitedMs = timeoutMs ?? 0;
-        reject(awaited.late?.(waitedMs) ?? new SlimeError("call.deadline", `gave up after ${waitedMs} ms of ${what}`, { what, timeoutMs: waitedMs }));
+        reject(
+          awaited.late?.(waitedMs) ??
+            new SlimeError("call.deadline", `gave up after ${waitedMs} ms of ${what}`, { what, timeoutMs: waitedMs }),
+        );
       };
       if (limit.signal.aborted) return stop();
       limit.signal.addEventListener("abort", stop, { once: true });
       cleanup.push(() => limit[Symbol.dispose]());
       const report = () => {
         const timer = clock.after(runtimeLimits.waitReportMs, () => {
-          void (awaited.inquire?.() ?? Promise.resolve({})).then((more) => log.warn("runtime.waiting", { for: awaited.what(), waitedMs: Math.round(clock.nowMs() - startedAt), ...more }));
+          void (awaited.inquire?.() ?? Promise.resolve({})).then((more) =>
+            log.warn("runtime.waiting", { for: awaited.what(), waitedMs: Math.round(clock.nowMs() - startedAt), ...more }),
+          );
           report();
         });
         cancelReport = () => timer.cancel();

@@ -243,11 +243,16 @@ describe("checkpoints on disk", () => {
 
   it("R2: a run directory has one living owner", async () => {
     const paths = runPaths(root);
-    const living = (...births: readonly string[]) => async (held: { readonly birth: string }) => births.includes(held.birth);
+    const living =
+      (...births: readonly string[]) =>
+      async (held: { readonly birth: string }) =>
+        births.includes(held.birth);
     const mine = { pid: 10, host: "here", birth: "b1", isAlive: living("b1") };
     const lock = await lockRun(paths, mine);
     await expect(lockRun(paths, { ...mine, pid: 11, birth: "b2" })).rejects.toMatchObject({ code: "state.locked", details: { pid: 10 } });
-    await expect(lockRun(paths, { pid: 12, host: "there", birth: "b3", isAlive: living() })).rejects.toMatchObject({ code: "state.locked" });
+    await expect(lockRun(paths, { pid: 12, host: "there", birth: "b3", isAlive: living() })).rejects.toMatchObject({
+      code: "state.locked",
+    });
     // The owner died; its pid may be another process's by now.
     const after = await lockRun(paths, { pid: 10, host: "here", birth: "b4", isAlive: living("b4") });
     await after[Symbol.asyncDispose]();

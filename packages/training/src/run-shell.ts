@@ -176,10 +176,12 @@ class RunShell {
       if ("era" in event && event.era !== this.#state.era) continue;
       await this.#journal.append(event);
       this.#progressed();
-      const { state, commands } = reduce(this.#settings.loop, this.#state, event);
+      const before = this.#state;
+      const { state, commands } = reduce(this.#settings.loop, before, event);
       this.#state = state;
       if (event.kind === "saved") await this.#learnCheckpoint(event.checkpoint);
-      if (state.lane === null) this.#context.tally.laneIdleSinceMs = this.#ports.clock.nowMs();
+      // Whatever ended a job of the lane freed it; the next job may begin in this very turn.
+      if (before.lane !== null && state.lane !== before.lane) this.#context.tally.laneIdleSinceMs = this.#ports.clock.nowMs();
       for (const command of commands) this.#carryOut(command);
     }
   }

@@ -35,7 +35,11 @@ The cluster takes free ports and its own state below the run directory: it does 
 
 async function quickstart(flags: readonly string[], options: QuickstartFlags): Promise<void> {
   if (!existsSync(options.config)) {
-    throw new SlimeError("file.missing", `--config ${options.config}: there is no such file here; run this in the clone of slime, or name a file`, { path: resolve(options.config), wanted: "--config" });
+    throw new SlimeError(
+      "file.missing",
+      `--config ${options.config}: there is no such file here; run this in the clone of slime, or name a file`,
+      { path: resolve(options.config), wanted: "--config" },
+    );
   }
   const say = (line: string) => void process.stdout.write(`${line}\n`);
   const root = resolve(options.runDir ?? join(outputsDirectory, `quickstart-${stamp()}`));
@@ -43,16 +47,31 @@ async function quickstart(flags: readonly string[], options: QuickstartFlags): P
   const startedMs = systemClock.nowMs();
   using stop = stopOnSignals(() => say("stopping: ending the job and the cluster …"));
   say(`starting a head and two workers (logs in ${here(join(root, "cluster"))})`);
-  await using cluster = await startLocalCluster({ home: join(root, "cluster"), workers: 2, gpusPerWorker: 1, clock: systemClock, signal: stop.signal });
+  await using cluster = await startLocalCluster({
+    home: join(root, "cluster"),
+    workers: 2,
+    gpusPerWorker: 1,
+    clock: systemClock,
+    signal: stop.signal,
+  });
   say(`head at ${cluster.headAddress}; jobs, state and metrics at http://${cluster.httpAddress}`);
   const entrypoint = shellLine(["slime", "train", "--config", options.config, "--run-dir", root, ...flags]);
   say(`$ slime job submit -- ${entrypoint}\n`);
   const head = headClient(`http://${cluster.httpAddress}`);
   const { submission_id: job } = await head.submit({ entrypoint, runtime_env: { working_dir: process.cwd() } });
-  const end = await followJob(head, job, { write: (text) => void process.stdout.write(text), notice: say, clock: systemClock, random: systemRandom, signal: stop.signal });
+  const end = await followJob(head, job, {
+    write: (text) => void process.stdout.write(text),
+    notice: say,
+    clock: systemClock,
+    random: systemRandom,
+    signal: stop.signal,
+  });
   const left = await cluster.stop();
-  say(`\ncluster ended; ${left.length === 0 ? "no process of it is left" : `still running: ${left.join(", ")}`}; ${((systemClock.nowMs() - startedMs) / 1_000).toFixed(0)} s in all`);
-  if (end.state !== "SUCCEEDED") throw new SlimeError("job.failed", `the run ended with ${end.state}: ${end.message}`, { jobId: job, exitCode: end.driver_exit_code });
+  say(
+    `\ncluster ended; ${left.length === 0 ? "no process of it is left" : `still running: ${left.join(", ")}`}; ${((systemClock.nowMs() - startedMs) / 1_000).toFixed(0)} s in all`,
+  );
+  if (end.state !== "SUCCEEDED")
+    throw new SlimeError("job.failed", `the run ended with ${end.state}: ${end.message}`, { jobId: job, exitCode: end.driver_exit_code });
   say("Try next: the same in three terminals (README), another seed (npm run quickstart -- --seed 7), or your own reward function.");
 }
 

@@ -1,10 +1,20 @@
 import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { scratchDirectory } from "@slime/object-store";
 import { rewardSpec } from "@slime/rewards";
-import { routerBackoff } from "@slime/rollout";
 import { derive, type RunConfig } from "@slime/rl-config";
-import { actor, type ActorHandle, placementGroup, type PlacementGroup, type PlacementRow, type Session } from "@slime/runtime";
-import { type EngineFleet, type Layout, rewardSettings, type Rollouts, routerSettings, runLayout, samplingSeed, type TrainerGang, trainerInit } from "@slime/training";
+import { routerBackoff } from "@slime/rollout";
+import { type ActorHandle, actor, type PlacementGroup, type PlacementRow, placementGroup, type Session } from "@slime/runtime";
+import {
+  type EngineFleet,
+  type Layout,
+  type Rollouts,
+  rewardSettings,
+  routerSettings,
+  runLayout,
+  samplingSeed,
+  type TrainerGang,
+  trainerInit,
+} from "@slime/training";
 import { RolloutEngine } from "../actors/rollout-engine.js";
 import { RolloutWorker, type RolloutWorkerOptions } from "../actors/rollout-worker.js";
 import { Router } from "../actors/router.js";
@@ -47,7 +57,11 @@ export interface BindParts {
 export async function bindActors(config: RunConfig, parts: BindParts): Promise<BoundActors> {
   const reward = rewardSpec({ ...rewardSettings(config), python: process.env["SLIME_PYTHON"] ?? "python3", cwd: process.cwd() });
   const layout = runLayout(config, derive(config));
-  const group = placementGroup({ bundles: Array.from({ length: layout.bundles }, () => ({ GPU: 1, CPU: 1 })), strategy: "PACK", name: "run" });
+  const group = placementGroup({
+    bundles: Array.from({ length: layout.bundles }, () => ({ GPU: 1, CPU: 1 })),
+    strategy: "PACK",
+    name: "run",
+  });
   const table = await placed(group, parts);
   const router = actor(Router, { name: "router", resources: { CPU: lightCpu }, ...restarts, args: [routerSettings(config).policy] });
   const engines = startEngines(config, layout, group, table);
@@ -72,7 +86,10 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     async [Symbol.asyncDispose]() {
       parts.say("ending the run's actors");
       fleet.close();
-      await Promise.allSettled([trainer.reset("the run ended"), ...[...engines, ...workers, router].map((each) => each.kill({ graceMs: 5_000 }))]);
+      await Promise.allSettled([
+        trainer.reset("the run ended"),
+        ...[...engines, ...workers, router].map((each) => each.kill({ graceMs: 5_000 })),
+      ]);
       await group.remove().catch((error: unknown) => parts.log.warn("run.group_not_removed", { error: String(error) }));
     },
   };
@@ -84,7 +101,12 @@ async function placed(group: PlacementGroup, { say }: BindParts): Promise<readon
   return rows;
 }
 
-function startEngines(config: RunConfig, layout: Layout, group: PlacementGroup, table: readonly PlacementRow[]): readonly ActorHandle<RolloutEngine>[] {
+function startEngines(
+  config: RunConfig,
+  layout: Layout,
+  group: PlacementGroup,
+  table: readonly PlacementRow[],
+): readonly ActorHandle<RolloutEngine>[] {
   return layout.engines.map(({ engine, bundle: row, gpus }) => {
     if (gpus > 1) {
       const why = "an embedded engine runs on one (virtual) GPU: set --rollout-num-gpus-per-engine 1";
@@ -96,7 +118,13 @@ function startEngines(config: RunConfig, layout: Layout, group: PlacementGroup, 
       bundle: table[row]?.bundle ?? row,
       resources: { GPU: 1, CPU: 1 },
       ...restarts,
-      args: [{ hfCheckpoint: config.hfCheckpoint, fromSeed: config.fromScratch ? config.seed : null, samplingSeed: (samplingSeed(config) ?? config.seed) + engine }],
+      args: [
+        {
+          hfCheckpoint: config.hfCheckpoint,
+          fromSeed: config.fromScratch ? config.seed : null,
+          samplingSeed: (samplingSeed(config) ?? config.seed) + engine,
+        },
+      ],
     });
   });
 }

@@ -10,7 +10,12 @@ export function contextLength(config: Pick<RunConfig, "hfCheckpoint" | "rolloutM
   try {
     positions = (JSON.parse(readFileSync(path, "utf8")) as { readonly max_position_embeddings?: unknown }).max_position_embeddings;
   } catch (cause) {
-    throw new SlimeError("file.missing", `--hf-checkpoint ${config.hfCheckpoint}: cannot read ${path}`, { path, wanted: "--hf-checkpoint" }, { cause });
+    throw new SlimeError(
+      "file.missing",
+      `--hf-checkpoint ${config.hfCheckpoint}: cannot read ${path}`,
+      { path, wanted: "--hf-checkpoint" },
+      { cause },
+    );
   }
   const own = typeof positions === "number" ? positions : Number.POSITIVE_INFINITY;
   return Math.min(config.rolloutMaxContextLen ?? own, own);

@@ -3,8 +3,8 @@ import { checksumHex } from "../checksum.js";
 import { Arena } from "../kernels.js";
 import type { ModelConfig } from "../model-config.js";
 import { ropeTables, WeightSet } from "../weights.js";
-import { Sampler, samplerFloats } from "./sampling.js";
 import { KvPages, pageRows } from "./kv-pages.js";
+import { Sampler, samplerFloats } from "./sampling.js";
 
 export interface CachedDecoderSizes {
   /** Requests with a KV table of their own. */
@@ -36,7 +36,28 @@ export class CachedDecoder {
   readonly #values: readonly number[];
   readonly #tables: Int32Array;
   readonly #tablesAt: number;
-  readonly #at: Readonly<Record<"ids" | "positions" | "kvRows" | "tableOf" | "lens" | "wanted" | "x" | "h" | "qkv" | "att" | "gateUp" | "act" | "rstd" | "scratch" | "logits" | "sampler" | "staged", number>>;
+  readonly #at: Readonly<
+    Record<
+      | "ids"
+      | "positions"
+      | "kvRows"
+      | "tableOf"
+      | "lens"
+      | "wanted"
+      | "x"
+      | "h"
+      | "qkv"
+      | "att"
+      | "gateUp"
+      | "act"
+      | "rstd"
+      | "scratch"
+      | "logits"
+      | "sampler"
+      | "staged",
+      number
+    >
+  >;
   readonly #ids: Int32Array;
   readonly #positions: Int32Array;
   readonly #kvRows: Int32Array;
@@ -122,7 +143,10 @@ export class CachedDecoder {
   /** Adds one token of a slot's request; rows of one request come in order of position. Returns the row's number. */
   push(token: number, position: number, slot: number): number {
     const row = this.#rows++;
-    invariant(row < this.rowsMax && token >= 0 && token < this.#config.vocabSize && position < this.#config.positionsMax, "D2: a row fits the step and the model");
+    invariant(
+      row < this.rowsMax && token >= 0 && token < this.#config.vocabSize && position < this.#config.positionsMax,
+      "D2: a row fits the step and the model",
+    );
     const table = slot * this.#config.positionsMax;
     this.#ids[row] = token;
     this.#positions[row] = position;
@@ -157,7 +181,22 @@ export class CachedDecoder {
       k.rope(at.qkv, qkvDim, n, heads + kvHeads, headDim, at.positions, this.#cos, this.#sin, 0);
       k.storeRows(keyAt, qkvDim, at.kvRows, keys, n, kvDim);
       k.storeRows(keyAt + kvDim * 4, qkvDim, at.kvRows, values, n, kvDim);
-      k.attendCached(at.qkv, qkvDim, n, at.tableOf, at.lens, keys, values, heads, kvHeads, headDim, 1 / Math.sqrt(headDim), at.att, qDim, at.scratch);
+      k.attendCached(
+        at.qkv,
+        qkvDim,
+        n,
+        at.tableOf,
+        at.lens,
+        keys,
+        values,
+        heads,
+        kvHeads,
+        headDim,
+        1 / Math.sqrt(headDim),
+        at.att,
+        qDim,
+        at.scratch,
+      );
       k.gemm(n, d, qDim, at.att, qDim, 1, w.oT, d, at.x, d, 1);
       k.rmsNorm(at.x, d, w.postNorm, at.h, d, at.rstd, n, 1, d, normEps);
       k.gemm(n, 2 * f, d, at.h, d, 1, w.gateUpT, 2 * f, at.gateUp, 2 * f, 0);

@@ -1,9 +1,9 @@
+import type { ServerResponse } from "node:http";
 import type { PauseMode } from "@slime/backend";
 import { SlimeError } from "@slime/core";
-import type { ServerResponse } from "node:http";
 import type { EmbeddedEngine, WeightSource } from "./engine.js";
-import { sendJson, sendText } from "./generate-route.js";
 import { flag, object } from "./generate-request.js";
+import { sendJson, sendText } from "./generate-route.js";
 import { refusal } from "./options.js";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -11,7 +11,8 @@ type Json = Readonly<Record<string, unknown>>;
 /** POST /pause_generation: `{mode}`, "abort" unless given. */
 export function pauseGeneration(engine: EmbeddedEngine, body: unknown, response: ServerResponse): void {
   const mode = object(body ?? {}, "the request body")["mode"] ?? "abort";
-  if (mode !== "abort" && mode !== "retract" && mode !== "in_place") throw refusal(400, `mode must be "abort", "retract" or "in_place", got ${JSON.stringify(mode)?.slice(0, 40)}.`);
+  if (mode !== "abort" && mode !== "retract" && mode !== "in_place")
+    throw refusal(400, `mode must be "abort", "retract" or "in_place", got ${JSON.stringify(mode)?.slice(0, 40)}.`);
   engine.pause(mode satisfies PauseMode);
   sendJson(response, 200, { message: "Generation paused successfully.", status: "ok" });
 }
@@ -45,7 +46,8 @@ export async function updateWeightsFromDisk(engine: EmbeddedEngine, body: unknow
   const fields = object(body, "the request body");
   const path = text(fields, "model_path");
   const format = fields["load_format"] ?? null;
-  if (format !== null && format !== "auto" && format !== "safetensors") throw refusal(400, `load_format ${JSON.stringify(format)} is not known here; the embedded engine reads safetensors.`);
+  if (format !== null && format !== "auto" && format !== "safetensors")
+    throw refusal(400, `load_format ${JSON.stringify(format)} is not known here; the embedded engine reads safetensors.`);
   await update(engine, fields, { kind: "directory", path }, response);
 }
 
@@ -56,10 +58,14 @@ export async function updateWeightsFromDisk(engine: EmbeddedEngine, body: unknow
 export async function updateWeightsFromTensor(engine: EmbeddedEngine, body: unknown, response: ServerResponse): Promise<void> {
   const fields = object(body, "the request body");
   if (fields["load_format"] !== "slime_shared_memory") {
-    throw refusal(400, 'The embedded engine takes load_format "slime_shared_memory" with path, bytes and checksum only; it reads no serialized (pickled) tensors.');
+    throw refusal(
+      400,
+      'The embedded engine takes load_format "slime_shared_memory" with path, bytes and checksum only; it reads no serialized (pickled) tensors.',
+    );
   }
   const bytes = fields["bytes"];
-  if (typeof bytes !== "number" || !Number.isSafeInteger(bytes) || bytes <= 0) throw refusal(400, "bytes must be the number of bytes of all parameters.");
+  if (typeof bytes !== "number" || !Number.isSafeInteger(bytes) || bytes <= 0)
+    throw refusal(400, "bytes must be the number of bytes of all parameters.");
   await update(engine, fields, { kind: "shared-memory", path: text(fields, "path"), bytes, checksum: text(fields, "checksum") }, response);
 }
 
@@ -77,11 +83,20 @@ async function update(engine: EmbeddedEngine, fields: Json, source: WeightSource
   if (version !== null && typeof version !== "string") throw refusal(400, 'weight_version must be a string, such as "7".');
   // SGLang flushes by default and dies when requests are held. Here there is nothing to flush, but saying yes while old caches live on would be untrue.
   if (flag(fields["flush_cache"] ?? true, "flush_cache") && engine.scheduler.paused && !engine.scheduler.idle) {
-    throw refusal(400, "flush_cache is true (its default) while paused requests keep their caches; send flush_cache: false, or pause with mode \"abort\" first.");
+    throw refusal(
+      400,
+      'flush_cache is true (its default) while paused requests keep their caches; send flush_cache: false, or pause with mode "abort" first.',
+    );
   }
   try {
     const done = await engine.updateWeights(source, version);
-    sendJson(response, 200, { success: true, message: "Succeeded to update model weights.", num_paused_requests: engine.scheduler.paused ? engine.scheduler.running + engine.scheduler.waiting : 0, weight_version: done.version, checksum: done.checksum });
+    sendJson(response, 200, {
+      success: true,
+      message: "Succeeded to update model weights.",
+      num_paused_requests: engine.scheduler.paused ? engine.scheduler.running + engine.scheduler.waiting : 0,
+      weight_version: done.version,
+      checksum: done.checksum,
+    });
   } catch (error) {
     if (!SlimeError.isAny(error) || SlimeError.is(error, "engine.refused")) throw error;
     sendJson(response, 400, { success: false, message: error.message, error: { message: error.message, code: error.code } });

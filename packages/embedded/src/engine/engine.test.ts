@@ -6,8 +6,8 @@ import { Arena } from "../kernels.js";
 import { referenceLogProbs } from "../testing/index.js";
 import { WeightSet } from "../weights.js";
 import type { EmbeddedEngine } from "./engine.js";
-import { ask, letterTokenizer, outcome, servedConfig, servedWeights, start, tinyEngine } from "./testing/tiny-engine.js";
 import type { Sequence } from "./sequence.js";
+import { ask, letterTokenizer, outcome, servedConfig, servedWeights, start, tinyEngine } from "./testing/tiny-engine.js";
 
 const engines: EmbeddedEngine[] = [];
 async function engineOf(...args: Parameters<typeof tinyEngine>): Promise<EmbeddedEngine> {
@@ -44,12 +44,17 @@ describe("generation", () => {
   it("D1, S1: tokens and log-probs of a request are the same bits alone, among others, and with prompts in parts", async () => {
     const alone = await engineOf();
     await fc.assert(
-      fc.asyncProperty(fc.array(request, { minLength: 2, maxLength: 8 }), fc.integer({ min: 4, max: 32 }), fc.integer({ min: 1, max: 4 }), async (requests, stepRowsMax, runningMax) => {
-        const together = await tinyEngine({ stepRowsMax, runningMax });
-        const mixed = await Promise.all(requests.map((body) => askOne(together, body)));
-        await together.close();
-        for (const [i, body] of requests.entries()) expect(outcome(mixed[i] as Sequence)).toEqual(outcome(await askOne(alone, body)));
-      }),
+      fc.asyncProperty(
+        fc.array(request, { minLength: 2, maxLength: 8 }),
+        fc.integer({ min: 4, max: 32 }),
+        fc.integer({ min: 1, max: 4 }),
+        async (requests, stepRowsMax, runningMax) => {
+          const together = await tinyEngine({ stepRowsMax, runningMax });
+          const mixed = await Promise.all(requests.map((body) => askOne(together, body)));
+          await together.close();
+          for (const [i, body] of requests.entries()) expect(outcome(mixed[i] as Sequence)).toEqual(outcome(await askOne(alone, body)));
+        },
+      ),
       { numRuns: 25 },
     );
   });
@@ -61,10 +66,20 @@ describe("generation", () => {
     const weights = new WeightSet(arena, servedConfig);
     weights.set(servedWeights(5));
     for (const temperature of [0.7, 1, 1.3]) {
-      const body = { input_ids: [3, 1, 4, 1, 5], return_logprob: true, logprob_start_len: 0, sampling_params: { temperature, max_new_tokens: 24, ignore_eos: true, sampling_seed: 11 } };
+      const body = {
+        input_ids: [3, 1, 4, 1, 5],
+        return_logprob: true,
+        logprob_start_len: 0,
+        sampling_params: { temperature, max_new_tokens: 24, ignore_eos: true, sampling_seed: 11 },
+      };
       const sequence = await askOne(engine, body);
       const all = [...body.input_ids, ...sequence.outputIds];
-      const packed = { tokens_L: Int32Array.from(all), bounds: Int32Array.from([0, all.length]), rows: Int32Array.from(all.slice(1), (_, i) => i), targets: Int32Array.from(all.slice(1)) };
+      const packed = {
+        tokens_L: Int32Array.from(all),
+        bounds: Int32Array.from([0, all.length]),
+        rows: Int32Array.from(all.slice(1), (_, i) => i),
+        targets: Int32Array.from(all.slice(1)),
+      };
       const trained = trainer.logProbs(weights, packed, temperature).logProbs_T;
       const scored = trainer.logProbs(weights, packed, 1).logProbs_T;
       const plain = referenceLogProbs(servedConfig, servedWeights(5), packed, temperature).logProbs_T;
@@ -80,7 +95,8 @@ describe("generation", () => {
 
   it("greedy takes the most probable token; top_k 1 and a tiny top_p are greedy; seeds decide the rest", async () => {
     const engine = await engineOf();
-    const ids = async (params: object) => (await askOne(engine, { input_ids: [2, 7], sampling_params: { max_new_tokens: 12, ignore_eos: true, ...params } })).outputIds;
+    const ids = async (params: object) =>
+      (await askOne(engine, { input_ids: [2, 7], sampling_params: { max_new_tokens: 12, ignore_eos: true, ...params } })).outputIds;
     const greedy = await ids({ temperature: 0 });
     expect(await ids({ temperature: 1, top_k: 1 })).toEqual(greedy);
     expect(await ids({ temperature: 1, top_p: 1e-6 })).toEqual(greedy);
@@ -91,7 +107,11 @@ describe("generation", () => {
 
   it("n choices differ, and a single one equals the first", async () => {
     const engine = await engineOf();
-    const body = { rid: "r", input_ids: [2, 7], sampling_params: { max_new_tokens: 10, ignore_eos: true, temperature: 1.5, sampling_seed: 4 } };
+    const body = {
+      rid: "r",
+      input_ids: [2, 7],
+      sampling_params: { max_new_tokens: 10, ignore_eos: true, temperature: 1.5, sampling_seed: 4 },
+    };
     const many = await ask(engine, { ...body, sampling_params: { ...body.sampling_params, n: 3 } });
     expect(many.map(({ job }) => job.rid)).toEqual(["r_0", "r_1", "r_2"]);
     expect(new Set(many.map(({ outputIds }) => outputIds.join())).size).toBe(3);
@@ -101,7 +121,11 @@ describe("generation", () => {
   it("sampled frequencies follow the probabilities", async () => {
     const engine = await engineOf({ runningMax: 32 });
     const count = 2_000;
-    const drawn = await ask(engine, { input_ids: [2, 7], return_logprob: true, sampling_params: { n: count, max_new_tokens: 1, temperature: 2, sampling_seed: 9 } });
+    const drawn = await ask(engine, {
+      input_ids: [2, 7],
+      return_logprob: true,
+      sampling_params: { n: count, max_new_tokens: 1, temperature: 2, sampling_seed: 9 },
+    });
     const seen = new Map<number, { times: number; p: number }>();
     for (const { outputIds, outputLogProbs } of drawn) {
       const entry = seen.get(outputIds[0] ?? -1) ?? { times: 0, p: Math.exp(outputLogProbs[0] ?? NaN) };
@@ -141,15 +165,29 @@ describe("where an output ends", () => {
 
   it("scores an input without generating", async () => {
     const engine = await engineOf();
-    const sequence = await askOne(engine, { input_ids: [1, 2, 3, 4], return_logprob: true, logprob_start_len: 1, sampling_params: { max_new_tokens: 0 } });
+    const sequence = await askOne(engine, {
+      input_ids: [1, 2, 3, 4],
+      return_logprob: true,
+      logprob_start_len: 1,
+      sampling_params: { max_new_tokens: 0 },
+    });
     expect(outcome(sequence)).toMatchObject({ ids: [], reason: { type: "length", length: 0 } });
-    const whole = await askOne(engine, { input_ids: [1, 2, 3, 4], return_logprob: true, logprob_start_len: 0, sampling_params: { max_new_tokens: 0 } });
+    const whole = await askOne(engine, {
+      input_ids: [1, 2, 3, 4],
+      return_logprob: true,
+      logprob_start_len: 0,
+      sampling_params: { max_new_tokens: 0 },
+    });
     expect(sequence.inputLogProbs).toEqual([null, ...whole.inputLogProbs.slice(2)]);
   });
 });
 
 describe("pause and weights", () => {
-  const long = { input_ids: [2, 7, 9], return_logprob: true, sampling_params: { temperature: 1, max_new_tokens: 40, ignore_eos: true, sampling_seed: 3 } };
+  const long = {
+    input_ids: [2, 7, 9],
+    return_logprob: true,
+    sampling_params: { temperature: 1, max_new_tokens: 40, ignore_eos: true, sampling_seed: 3 },
+  };
 
   for (const mode of ["in_place", "retract"] as const) {
     it(`${mode}: goes on after continue with the tokens of an undisturbed run`, async () => {
@@ -198,10 +236,17 @@ describe("pause and weights", () => {
     const other = await engineOf();
     await other.updateWeights({ kind: "values", values: servedWeights(6) }, "2");
     const known = [...long.input_ids, ...sequence.outputIds];
-    const scored = await askOne(other, { input_ids: known, return_logprob: true, logprob_start_len: 0, sampling_params: { max_new_tokens: 0 } });
+    const scored = await askOne(other, {
+      input_ids: known,
+      return_logprob: true,
+      logprob_start_len: 0,
+      sampling_params: { max_new_tokens: 0 },
+    });
     const from = before?.to ?? 0;
     expect(scored.inputLogProbs.slice(long.input_ids.length + from)).toEqual(sequence.outputLogProbs.slice(from));
-    expect(scored.inputLogProbs.slice(long.input_ids.length, long.input_ids.length + from)).not.toEqual(sequence.outputLogProbs.slice(0, from));
+    expect(scored.inputLogProbs.slice(long.input_ids.length, long.input_ids.length + from)).not.toEqual(
+      sequence.outputLogProbs.slice(0, from),
+    );
   });
 
   it("an update without a pause waits for what runs and holds back what comes", async () => {
@@ -219,7 +264,11 @@ describe("pause and weights", () => {
   it("weights of NaN fail the request, not the engine", async () => {
     const engine = await engineOf();
     await engine.updateWeights({ kind: "values", values: servedWeights(5).fill(NaN) }, "2");
-    expect((await askOne(engine, long)).state).toMatchObject({ kind: "failed", status: 500, message: expect.stringMatching(/not finite.*version 2/) });
+    expect((await askOne(engine, long)).state).toMatchObject({
+      kind: "failed",
+      status: 500,
+      message: expect.stringMatching(/not finite.*version 2/),
+    });
     await engine.updateWeights({ kind: "values", values: servedWeights(5) }, "3");
     expect((await askOne(engine, long)).outputIds).toHaveLength(40);
   });
@@ -262,11 +311,27 @@ describe("admission", () => {
         const updates: Promise<unknown>[] = [];
         let version = 1;
         for (const [i, step] of ops.entries()) {
-          if (step.kind === "ask") pending.push(start(engine, { rid: `r${i}`, input_ids: Array.from({ length: step.length }, (_, t) => t), sampling_params: { max_new_tokens: step.tokens, ignore_eos: true } }, 1).ended);
+          if (step.kind === "ask")
+            pending.push(
+              start(
+                engine,
+                {
+                  rid: `r${i}`,
+                  input_ids: Array.from({ length: step.length }, (_, t) => t),
+                  sampling_params: { max_new_tokens: step.tokens, ignore_eos: true },
+                },
+                1,
+              ).ended,
+            );
           if (step.kind === "abort") engine.abort({ rid: `r${step.of}` });
           if (step.kind === "pause") engine.pause(step.mode);
           if (step.kind === "resume") engine.resume();
-          if (step.kind === "update") updates.push(engine.updateWeights({ kind: "values", values: servedWeights(5) }, String(++version)).catch((error: unknown) => expect(String(error)).toMatch(/one at a time/)));
+          if (step.kind === "update")
+            updates.push(
+              engine
+                .updateWeights({ kind: "values", values: servedWeights(5) }, String(++version))
+                .catch((error: unknown) => expect(String(error)).toMatch(/one at a time/)),
+            );
           if (step.kind === "turn") await new Promise((resolve) => setImmediate(resolve));
         }
         engine.resume();

@@ -1,8 +1,8 @@
-import { deadline, SlimeError, unreachable } from "@slime/core";
 import type { PauseMode } from "@slime/backend";
+import { deadline, SlimeError, unreachable } from "@slime/core";
+import type { ModelConfig } from "../model-config.js";
 import { CachedDecoder } from "./cached-decoder.js";
 import { pageRows } from "./kv-pages.js";
-import type { ModelConfig } from "../model-config.js";
 import { checkLimits, type EngineContext, type EngineLimits, refusal } from "./options.js";
 import { Scheduler } from "./scheduler.js";
 import { type GenerateJob, Sequence, type SequenceListener } from "./sequence.js";
@@ -133,7 +133,11 @@ export class EmbeddedEngine {
       await this.#scheduler.changeWeights(() => this.#decoder.weights.set(loaded.values), next, limit.signal);
       this.#wake();
       if (source.kind === "directory") this.modelPath = source.path;
-      this.#context.log.info("engine.weights_updated", { version: next, checksum: loaded.checksum, ms: Math.round(this.#context.clock.nowMs() - begun) });
+      this.#context.log.info("engine.weights_updated", {
+        version: next,
+        checksum: loaded.checksum,
+        ms: Math.round(this.#context.clock.nowMs() - begun),
+      });
       return { checksum: loaded.checksum, version: next };
     } finally {
       this.#updating = false;

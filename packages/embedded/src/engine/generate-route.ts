@@ -1,5 +1,5 @@
-import type { Clock } from "@slime/core";
 import type { ServerResponse } from "node:http";
+import type { Clock } from "@slime/core";
 import type { EmbeddedEngine } from "./engine.js";
 import type { GenerateCall } from "./generate-request.js";
 import { refusal } from "./options.js";
@@ -15,12 +15,18 @@ export async function answerGenerate(engine: EmbeddedEngine, clock: Clock, call:
   const sequences = await generate(engine, call, response);
   const failed = sequences.find(({ state }) => state.kind === "failed");
   if (failed?.state.kind === "failed") throw refusal(failed.state.status, failed.state.message);
-  const objects = sequences.map((sequence) => replyObject(sequence, { tokenizer: engine.tokenizer, clock, returnPromptTokenIds: call.returnPromptTokenIds, index: null }));
+  const objects = sequences.map((sequence) =>
+    replyObject(sequence, { tokenizer: engine.tokenizer, clock, returnPromptTokenIds: call.returnPromptTokenIds, index: null }),
+  );
   sendJson(response, 200, call.list ? objects : objects[0]);
 }
 
 /** Submits a call and waits until all its sequences have ended. */
-export function generate(engine: EmbeddedEngine, call: Pick<GenerateCall, "jobs">, response: ServerResponse | null): Promise<readonly Sequence[]> {
+export function generate(
+  engine: EmbeddedEngine,
+  call: Pick<GenerateCall, "jobs">,
+  response: ServerResponse | null,
+): Promise<readonly Sequence[]> {
   return new Promise((resolve, reject) => {
     let left = call.jobs.length;
     try {
@@ -35,7 +41,8 @@ export function generate(engine: EmbeddedEngine, call: Pick<GenerateCall, "jobs"
 function abortOnClose(engine: EmbeddedEngine, sequences: readonly Sequence[], response: ServerResponse): void {
   response.once("close", () => {
     if (response.writableFinished) return;
-    for (const sequence of sequences) if (sequence.state.kind === "waiting" || sequence.state.kind === "running") engine.abort({ rid: sequence.job.rid });
+    for (const sequence of sequences)
+      if (sequence.state.kind === "waiting" || sequence.state.kind === "running") engine.abort({ rid: sequence.job.rid });
   });
 }
 
@@ -53,7 +60,9 @@ function streamReply(engine: EmbeddedEngine, clock: Clock, call: GenerateCall, r
     const send = (sequence: Sequence) => {
       begin();
       const index = call.list ? (numbers.get(sequence.job.rid) ?? null) : null;
-      response.write(`data: ${JSON.stringify(replyObject(sequence, { tokenizer: engine.tokenizer, clock, returnPromptTokenIds: call.returnPromptTokenIds, index }))}\n\n`);
+      response.write(
+        `data: ${JSON.stringify(replyObject(sequence, { tokenizer: engine.tokenizer, clock, returnPromptTokenIds: call.returnPromptTokenIds, index }))}\n\n`,
+      );
     };
     const progressed = (sequence: Sequence) => {
       const due = sequence.outputIds.length % sequence.job.streamInterval === 1 || sequence.job.streamInterval === 1;
@@ -91,4 +100,3 @@ export function sendText(response: ServerResponse, status: number, text: string)
   response.writeHead(status, { "content-type": "text/plain; charset=utf-8", "content-length": Buffer.byteLength(text) });
   response.end(text);
 }
-

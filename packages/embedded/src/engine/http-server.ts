@@ -1,7 +1,15 @@
-import { errorFacts, factsOf, SlimeError } from "@slime/core";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { isIP, type AddressInfo } from "node:net";
-import { abortRequest, continueGeneration, flushCache, pauseGeneration, updateWeightsFromDisk, updateWeightsFromTensor, updateWeightVersion } from "./control-routes.js";
+import { type AddressInfo, isIP } from "node:net";
+import { errorFacts, factsOf, SlimeError } from "@slime/core";
+import {
+  abortRequest,
+  continueGeneration,
+  flushCache,
+  pauseGeneration,
+  updateWeightsFromDisk,
+  updateWeightsFromTensor,
+  updateWeightVersion,
+} from "./control-routes.js";
 import type { EmbeddedEngine } from "./engine.js";
 import { parseGenerate, type RequestRules } from "./generate-request.js";
 import { answerGenerate, generate, sendJson, sendText } from "./generate-route.js";
@@ -25,10 +33,18 @@ export interface EngineServer {
 }
 
 /** SGLang's HTTP routes over an engine. @throws `address.refused` beyond loopback, `port.taken`. */
-export async function serveEngine(engine: EmbeddedEngine, context: EngineContext, options: { readonly host: string; readonly port: number; readonly seed: number }): Promise<EngineServer> {
+export async function serveEngine(
+  engine: EmbeddedEngine,
+  context: EngineContext,
+  options: { readonly host: string; readonly port: number; readonly seed: number },
+): Promise<EngineServer> {
   const { host, port } = options;
   if (!(host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127.")))) {
-    throw new SlimeError("address.refused", `${host} is not a loopback address; the engine has no TLS and no tokens, so it listens on 127.0.0.1 only`, { address: host });
+    throw new SlimeError(
+      "address.refused",
+      `${host} is not a loopback address; the engine has no TLS and no tokens, so it listens on 127.0.0.1 only`,
+      { address: host },
+    );
   }
   const routes = engineRoutes(engine, context, options.seed);
   const server = createServer((request, response) => {
@@ -45,7 +61,13 @@ export async function serveEngine(engine: EmbeddedEngine, context: EngineContext
 
 function engineRoutes(engine: EmbeddedEngine, context: EngineContext, seed: number): Routes {
   let requests = 0;
-  const rules: RequestRules = { config: engine.config, tokenizer: engine.tokenizer, limits: engine.limits, random: context.random, nextSeed: () => childSeed(seed, ++requests) };
+  const rules: RequestRules = {
+    config: engine.config,
+    tokenizer: engine.tokenizer,
+    limits: engine.limits,
+    random: context.random,
+    nextSeed: () => childSeed(seed, ++requests),
+  };
   const get = (handler: Handler) => ({ GET: handler });
   const post = (handler: Handler) => ({ POST: handler });
   const json = (make: () => unknown) => get(({ response }) => sendJson(response, 200, make()));
@@ -60,7 +82,10 @@ function engineRoutes(engine: EmbeddedEngine, context: EngineContext, seed: numb
     ["/server_info", json(() => serverInfo(engine))],
     ["/get_server_info", json(() => serverInfo(engine))],
     ["/v1/loads", json(() => loads(engine, context.clock))],
-    ["/v1/models", json(() => ({ object: "list", data: [{ id: engine.modelPath, object: "model", max_model_len: engine.config.positionsMax }] }))],
+    [
+      "/v1/models",
+      json(() => ({ object: "list", data: [{ id: engine.modelPath, object: "model", max_model_len: engine.config.positionsMax }] })),
+    ],
     ["/metrics", get(({ response }) => sendText(response, 200, metrics(engine)))],
     ["/flush_cache", { GET: flush, POST: flush }],
     ["/pause_generation", post(({ body, response }) => pauseGeneration(engine, body, response))],
@@ -69,7 +94,12 @@ function engineRoutes(engine: EmbeddedEngine, context: EngineContext, seed: numb
     ["/update_weights_from_disk", post(({ body, response }) => updateWeightsFromDisk(engine, body, response))],
     ["/update_weights_from_tensor", post(({ body, response }) => updateWeightsFromTensor(engine, body, response))],
     ["/update_weight_version", post(({ body, response }) => updateWeightVersion(engine, body, response))],
-    ["/weights_checker", post(({ response }) => sendJson(response, 200, { success: true, message: "Checksum of all parameters.", per_engine_checksum: engine.checksum() }))],
+    [
+      "/weights_checker",
+      post(({ response }) =>
+        sendJson(response, 200, { success: true, message: "Checksum of all parameters.", per_engine_checksum: engine.checksum() }),
+      ),
+    ],
   ]);
 }
 
@@ -80,7 +110,12 @@ function answerHealth(engine: EmbeddedEngine, response: ServerResponse): void {
 }
 
 /** Generates a token; 503 when none comes within `healthMs`, as while paused. */
-async function answerHealthGenerate(engine: EmbeddedEngine, context: EngineContext, rules: RequestRules, response: ServerResponse): Promise<void> {
+async function answerHealthGenerate(
+  engine: EmbeddedEngine,
+  context: EngineContext,
+  rules: RequestRules,
+  response: ServerResponse,
+): Promise<void> {
   const call = parseGenerate({ input_ids: [0], sampling_params: { max_new_tokens: 1, temperature: 0 } }, rules);
   const rid = call.jobs[0]?.rid ?? "";
   const timer = context.clock.after(engine.limits.healthMs, () => engine.abort({ rid }));
@@ -122,9 +157,18 @@ async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buf
 
 function answerError(context: EngineContext, request: IncomingMessage, response: ServerResponse, error: unknown): void {
   if (response.destroyed) return;
-  const status = SlimeError.is(error, "engine.refused") ? error.details.status : SlimeError.isAny(error) ? factsOf(error).httpStatus : errorFacts["call.failed"].httpStatus;
+  const status = SlimeError.is(error, "engine.refused")
+    ? error.details.status
+    : SlimeError.isAny(error)
+      ? factsOf(error).httpStatus
+      : errorFacts["call.failed"].httpStatus;
   const message = SlimeError.is(error, "engine.refused") ? error.details.reason : error instanceof Error ? error.message : String(error);
-  if (status >= 500 && !SlimeError.isAny(error)) context.log.error("engine.route_failed", { path: request.url?.slice(0, 200), message, stack: error instanceof Error ? error.stack : undefined });
+  if (status >= 500 && !SlimeError.isAny(error))
+    context.log.error("engine.route_failed", {
+      path: request.url?.slice(0, 200),
+      message,
+      stack: error instanceof Error ? error.stack : undefined,
+    });
   if (response.headersSent) return void response.destroy();
   // What is left of the request is not read, so the connection cannot be used again.
   if (!request.complete) response.setHeader("connection", "close");
@@ -134,7 +178,11 @@ function answerError(context: EngineContext, request: IncomingMessage, response:
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) => {
-      reject(cause.code === "EADDRINUSE" ? new SlimeError("port.taken", `port ${port} of ${host} is in use; choose another or 0`, { port, pid: null }, { cause }) : cause);
+      reject(
+        cause.code === "EADDRINUSE"
+          ? new SlimeError("port.taken", `port ${port} of ${host} is in use; choose another or 0`, { port, pid: null }, { cause })
+          : cause,
+      );
     });
     server.listen(port, host, () => resolve());
   });

@@ -1,4 +1,4 @@
-import { SlimeError, type Clock, type Logger, type Random } from "@slime/core";
+import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 
 /** Every bound of the engine. The defaults suit models of a few million parameters on one core. */
 export interface EngineLimits {
@@ -55,6 +55,9 @@ export function checkLimits(limits: EngineLimits): void {
   for (const [name, value] of Object.entries(limits)) {
     if (!Number.isSafeInteger(value) || value <= 0) issues.push(`${name} must be a positive whole number, found ${value}`);
   }
-  if (limits.runningMax > limits.stepRowsMax) issues.push(`runningMax (${limits.runningMax}) must not exceed stepRowsMax (${limits.stepRowsMax}): every running request takes a row of each step`);
+  if (limits.runningMax > limits.stepRowsMax)
+    issues.push(
+      `runningMax (${limits.runningMax}) must not exceed stepRowsMax (${limits.stepRowsMax}): every running request takes a row of each step`,
+    );
   if (issues.length > 0) throw new SlimeError("config.invalid", issues.join("; "), { issues });
 }

@@ -52,7 +52,17 @@ export class Sampler {
   logProb(logits: number, token: number, temperature: number): number {
     this.#target[0] = token;
     const r = this.#resultAt;
-    this.#arena.kernels.logProbs(logits, this.#stride, this.#vocab, 1 / (temperature === 0 ? 1 : temperature), this.#targetAt, 1, r, r + 4, r + 8);
+    this.#arena.kernels.logProbs(
+      logits,
+      this.#stride,
+      this.#vocab,
+      1 / (temperature === 0 ? 1 : temperature),
+      this.#targetAt,
+      1,
+      r,
+      r + 4,
+      r + 8,
+    );
     return this.#result[0] ?? NaN;
   }
 

@@ -1,5 +1,5 @@
-import type { Clock } from "@slime/core";
 import type { FinishReason, PauseMode } from "@slime/backend";
+import type { Clock } from "@slime/core";
 import type { CachedDecoder } from "./cached-decoder.js";
 import { KvPages, pageRows } from "./kv-pages.js";
 import { type EngineLimits, refusal } from "./options.js";
@@ -80,14 +80,21 @@ export class Scheduler {
     if (this.version === null) throw refusal(503, "The engine has no weights yet: it serves after the first weight update.");
     const rids = new Set<string>();
     for (const { job, lengthMax } of sequences) {
-      if (this.#byRid.has(job.rid) || rids.has(job.rid)) throw refusal(400, `Duplicate request ID detected: ${job.rid} is still running; wait for it or abort it first.`);
+      if (this.#byRid.has(job.rid) || rids.has(job.rid))
+        throw refusal(400, `Duplicate request ID detected: ${job.rid} is still running; wait for it or abort it first.`);
       rids.add(job.rid);
       if (KvPages.pagesFor(lengthMax) > this.#decoder.pages.total) {
-        throw refusal(400, `The request may need ${lengthMax} tokens of cache and the engine has ${this.#decoder.pages.total * pageRows}; lower max_new_tokens or raise kvTokensMax.`);
+        throw refusal(
+          400,
+          `The request may need ${lengthMax} tokens of cache and the engine has ${this.#decoder.pages.total * pageRows}; lower max_new_tokens or raise kvTokensMax.`,
+        );
       }
     }
     if (this.#waiting.length + sequences.length > this.#limits.waitingMax) {
-      throw refusal(503, `The request queue is full (${this.#waiting.length} waiting, at most ${this.#limits.waitingMax}); try again later.`);
+      throw refusal(
+        503,
+        `The request queue is full (${this.#waiting.length} waiting, at most ${this.#limits.waitingMax}); try again later.`,
+      );
     }
     for (const sequence of sequences) {
       this.#byRid.set(sequence.job.rid, sequence);
@@ -168,7 +175,8 @@ export class Scheduler {
     const wanted = this.#plan();
     this.#decoder.forward();
     this.#counts.steps++;
-    for (let from = 0; from < wanted.length; from += this.#decoder.logitsRowsMax) this.#take(wanted.slice(from, from + this.#decoder.logitsRowsMax), this.version);
+    for (let from = 0; from < wanted.length; from += this.#decoder.logitsRowsMax)
+      this.#take(wanted.slice(from, from + this.#decoder.logitsRowsMax), this.version);
     return true;
   }
 
@@ -251,7 +259,11 @@ export class Scheduler {
   }
 
   #failNumeric(sequence: Sequence): void {
-    this.#fail(sequence, 500, `The logits are not finite: the weights (version ${this.version}) hold NaN or infinity, or every token is banned; push sound weights.`);
+    this.#fail(
+      sequence,
+      500,
+      `The logits are not finite: the weights (version ${this.version}) hold NaN or infinity, or every token is banned; push sound weights.`,
+    );
   }
 
   #finish(sequence: Sequence, reason: FinishReason): void {
@@ -283,6 +295,10 @@ export class Scheduler {
 
   /** Frees nothing that is held: there is no cache of prefixes, so an idle engine has nothing left to flush. @throws `engine.refused` 400 while busy, as SGLang. */
   flush(): void {
-    if (!this.idle) throw refusal(400, `Flush cache failed. ${this.#running.length} requests run and ${this.#waiting.length} wait; pause with mode "abort" first.`);
+    if (!this.idle)
+      throw refusal(
+        400,
+        `Flush cache failed. ${this.#running.length} requests run and ${this.#waiting.length} wait; pause with mode "abort" first.`,
+      );
   }
 }

@@ -1,6 +1,6 @@
 import type { FinishReason, WeightSpan } from "@slime/backend";
-import { GrowingText, type EngineTokenizer } from "./tokenizer.js";
 import type { Sampling } from "./sampling.js";
+import { type EngineTokenizer, GrowingText } from "./tokenizer.js";
 
 /** One sequence to generate or score, checked and with defaults filled in. */
 export interface GenerateJob {
@@ -58,7 +58,12 @@ export class Sequence {
   endedMs: number | null = null;
   readonly #text: GrowingText | null;
 
-  constructor(job: GenerateJob, listener: SequenceListener, at: { readonly nowMs: number; readonly wallMs: number }, tokenizer: EngineTokenizer | null) {
+  constructor(
+    job: GenerateJob,
+    listener: SequenceListener,
+    at: { readonly nowMs: number; readonly wallMs: number },
+    tokenizer: EngineTokenizer | null,
+  ) {
     this.job = job;
     this.listener = listener;
     this.receivedMs = at.nowMs;
@@ -130,7 +135,8 @@ export class Sequence {
   /** The output as text: without the stop token or from the stop string on, unless `no_stop_trim`. */
   finalText(tokenizer: EngineTokenizer | null): string {
     if (tokenizer === null) return "";
-    const matched = this.state.kind === "finished" && this.state.reason.type === "stop" && !this.job.noStopTrim ? this.state.reason.matched : null;
+    const matched =
+      this.state.kind === "finished" && this.state.reason.type === "stop" && !this.job.noStopTrim ? this.state.reason.matched : null;
     const ids = typeof matched === "number" ? this.outputIds.slice(0, -1) : this.outputIds;
     const text = tokenizer.decode(ids, this.job.skipSpecialTokens);
     const cut = typeof matched === "string" ? text.indexOf(matched) : -1;

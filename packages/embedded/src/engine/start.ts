@@ -1,6 +1,6 @@
-import { silentLogger, systemClock, systemRandom, type Clock, type Logger, type Random } from "@slime/core";
 import { access } from "node:fs/promises";
 import { join } from "node:path";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "@slime/core";
 import { readModelConfig } from "../hf-checkpoint.js";
 import type { ModelConfig } from "../model-config.js";
 import { initialWeights } from "../weights.js";
@@ -16,7 +16,12 @@ export type EngineModel =
   /** The same directory's config and tokenizer, with the initial weights of a seed: what a trainer starts from when it starts from scratch. */
   | { readonly kind: "from-seed"; readonly path: string; readonly seed: number }
   /** All given; for tests. */
-  | { readonly kind: "given"; readonly config: ModelConfig; readonly weights: Float32Array | null; readonly tokenizer: EngineTokenizer | null };
+  | {
+      readonly kind: "given";
+      readonly config: ModelConfig;
+      readonly weights: Float32Array | null;
+      readonly tokenizer: EngineTokenizer | null;
+    };
 
 export interface EmbeddedEngineOptions {
   readonly model: EngineModel;
@@ -50,10 +55,20 @@ export async function startEmbeddedEngine(options: EmbeddedEngineOptions): Promi
   const { model } = options;
   const config = model.kind === "given" ? model.config : await readModelConfig(model.path);
   const tokenizer = model.kind === "given" ? model.tokenizer : await readTokenizer(model.path);
-  const engine = new EmbeddedEngine(config, tokenizer, model.kind === "given" ? "given" : model.path, { ...defaultEngineLimits, ...options.limits }, context);
+  const engine = new EmbeddedEngine(
+    config,
+    tokenizer,
+    model.kind === "given" ? "given" : model.path,
+    { ...defaultEngineLimits, ...options.limits },
+    context,
+  );
   try {
     await loadStart(engine, model, options.weightVersion ?? "0");
-    const server = await serveEngine(engine, context, { host: options.host ?? "127.0.0.1", port: options.port ?? 0, seed: options.seed ?? 0 });
+    const server = await serveEngine(engine, context, {
+      host: options.host ?? "127.0.0.1",
+      port: options.port ?? 0,
+      seed: options.seed ?? 0,
+    });
     let closing: Promise<void> | undefined;
     const close = () => (closing ??= engine.close().then(server.close));
     return { url: server.url, engine, close, [Symbol.asyncDispose]: close };
@@ -78,6 +93,8 @@ async function loadStart(engine: EmbeddedEngine, model: EngineModel, version: st
 }
 
 async function hasWeights(directory: string): Promise<boolean> {
-  const found = await Promise.allSettled(["model.safetensors", "model.safetensors.index.json"].map((name) => access(join(directory, name))));
+  const found = await Promise.allSettled(
+    ["model.safetensors", "model.safetensors.index.json"].map((name) => access(join(directory, name))),
+  );
   return found.some(({ status }) => status === "fulfilled");
 }

@@ -1,7 +1,7 @@
-import { SlimeError } from "@slime/core";
-import { Tokenizer } from "@huggingface/tokenizers";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { Tokenizer } from "@huggingface/tokenizers";
+import { SlimeError } from "@slime/core";
 
 /** Text to ids and back, as the engine needs it. */
 export interface EngineTokenizer {
@@ -19,10 +19,16 @@ export async function readTokenizer(directory: string): Promise<EngineTokenizer 
     const tokenizer = new Tokenizer(json, config);
     return {
       encode: (text) => tokenizer.encode(text).ids,
-      decode: (ids, skipSpecialTokens) => (ids.length === 0 ? "" : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false })),
+      decode: (ids, skipSpecialTokens) =>
+        ids.length === 0 ? "" : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false }),
     };
   } catch (cause) {
-    throw new SlimeError("checkpoint.invalid", `${path} cannot be used as a tokenizer: ${cause instanceof Error ? cause.message : String(cause)}`, { path, reason: "tokenizer" }, { cause });
+    throw new SlimeError(
+      "checkpoint.invalid",
+      `${path} cannot be used as a tokenizer: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { path, reason: "tokenizer" },
+      { cause },
+    );
   }
 }
 

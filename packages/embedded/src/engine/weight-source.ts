@@ -1,5 +1,5 @@
+import { type FileHandle, open } from "node:fs/promises";
 import { SlimeError } from "@slime/core";
-import { open } from "node:fs/promises";
 import { readModelConfig, readModelWeights } from "../hf-checkpoint.js";
 import { parameterLayout } from "../layout.js";
 import type { ModelConfig } from "../model-config.js";
@@ -25,11 +25,17 @@ export async function readSharedWeights(
 ): Promise<LoadedWeights> {
   const wanted = parameterLayout(config).count * 4;
   const mismatch = (reason: string, cause?: unknown) =>
-    new SlimeError("weights.mismatch", `${source.path}: ${reason}`, { engine: "embedded", version: Number(version) || 0, reason }, cause === undefined ? {} : { cause });
-  if (source.bytes !== wanted) throw mismatch(`the push has ${source.bytes} bytes, this model has ${wanted}; trainer and engine must load the same config.json`);
+    new SlimeError(
+      "weights.mismatch",
+      `${source.path}: ${reason}`,
+      { engine: "embedded", version: Number(version) || 0, reason },
+      cause === undefined ? {} : { cause },
+    );
+  if (source.bytes !== wanted)
+    throw mismatch(`the push has ${source.bytes} bytes, this model has ${wanted}; trainer and engine must load the same config.json`);
   const values = new Float32Array(wanted / 4);
   const bytes = new Uint8Array(values.buffer);
-  let file;
+  let file: FileHandle | undefined;
   try {
     file = await open(source.path, "r");
   } catch (cause) {
@@ -57,7 +63,11 @@ export async function readDirectoryWeights(config: ModelConfig, directory: strin
   const ours = parameterLayout(config);
   const theirs = parameterLayout(found);
   const shape = (layout: typeof ours) => layout.tensors.map((t) => `${t.name}[${t.shape.join()}]`).join(" ");
-  if (shape(ours) !== shape(theirs)) throw new SlimeError("checkpoint.invalid", `${directory} holds a model of another shape than the one served`, { path: directory, reason: "another shape" });
+  if (shape(ours) !== shape(theirs))
+    throw new SlimeError("checkpoint.invalid", `${directory} holds a model of another shape than the one served`, {
+      path: directory,
+      reason: "another shape",
+    });
   const read = await readModelWeights(directory, config);
   const values = new Float32Array(read);
   return { values, checksum: checksumOf(values) };

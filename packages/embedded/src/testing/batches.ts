@@ -1,9 +1,9 @@
-import { type LossConfig, type OptimizerConfig, type RankBatch, type SampleColumns, toColumns } from "@slime/backend";
-import { maskSums, rolloutMaskSums } from "@slime/algorithms";
-import { seededRandom } from "@slime/core";
 import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { maskSums, rolloutMaskSums } from "@slime/algorithms";
+import { type LossConfig, type OptimizerConfig, type RankBatch, type SampleColumns, toColumns } from "@slime/backend";
+import { seededRandom } from "@slime/core";
 import { type ModelConfig, modelConfigJson } from "../model-config.js";
 
 /** GRPO with upstream's defaults. */

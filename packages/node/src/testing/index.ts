@@ -1,1 +1,1 @@
-export { scriptedHead, type ScriptedHead, type ScriptedHeadOptions } from "./scripted-head.js";
+export { type ScriptedHead, type ScriptedHeadOptions, scriptedHead } from "./scripted-head.js";

@@ -1,5 +1,12 @@
 import { Server, ServerCredentials, type ServerDuplexStream } from "@grpc/grpc-js";
-import { ControlServiceService, type NodeDown, type NodeDownBatch, type NodeHello, type NodeUp, type NodeUpBatch } from "@slime/rpc/control";
+import {
+  ControlServiceService,
+  type NodeDown,
+  type NodeDownBatch,
+  type NodeHello,
+  type NodeUp,
+  type NodeUpBatch,
+} from "@slime/rpc/control";
 
 type Message<K extends NonNullable<NodeUp["message"]>["$case"]> = Extract<NonNullable<NodeUp["message"]>, { readonly $case: K }>["value"];
 type Stream = ServerDuplexStream<NodeUpBatch, NodeDownBatch>;
@@ -34,7 +41,14 @@ export async function scriptedHead(options: ScriptedHeadOptions): Promise<Script
   const streams = new Map<string, Stream>();
   const open = new Set<Stream>();
   const write = (stream: Stream, message: NonNullable<NodeDown["message"]>) => void stream.write({ epoch, messages: [{ message }] });
-  const welcome = { clusterId: options.clusterId, epoch, heartbeatMs: options.heartbeatMs ?? 200, nodeSilenceMsMax: 15_000, eventsEndpoint: "", httpAddress: "127.0.0.1:1" };
+  const welcome = {
+    clusterId: options.clusterId,
+    epoch,
+    heartbeatMs: options.heartbeatMs ?? 200,
+    nodeSilenceMsMax: 15_000,
+    eventsEndpoint: "",
+    httpAddress: "127.0.0.1:1",
+  };
   const receive = (stream: Stream, up: NodeUp) => {
     heard.push(up);
     const message = up.message;
@@ -59,11 +73,16 @@ export async function scriptedHead(options: ScriptedHeadOptions): Promise<Script
       stream.on("error", () => open.delete(stream));
     },
     clientLink: (stream: { readonly end: () => void }) => stream.end(),
-    getStatus: (_call: unknown, reply: (error: null, value: object) => void) => reply(null, { statusJson: Buffer.from(JSON.stringify({ version: 1, cluster_id: options.clusterId })) }),
+    getStatus: (_call: unknown, reply: (error: null, value: object) => void) =>
+      reply(null, { statusJson: Buffer.from(JSON.stringify({ version: 1, cluster_id: options.clusterId })) }),
     stopNode: unimplemented,
     stopHead: unimplemented,
   });
-  const port = await new Promise<number>((resolve, reject) => server.bindAsync(`127.0.0.1:${options.port ?? 0}`, ServerCredentials.createInsecure(), (error, bound) => (error === null ? resolve(bound) : reject(error))));
+  const port = await new Promise<number>((resolve, reject) =>
+    server.bindAsync(`127.0.0.1:${options.port ?? 0}`, ServerCredentials.createInsecure(), (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    ),
+  );
   return {
     address: `127.0.0.1:${port}`,
     heard,
@@ -73,7 +92,8 @@ export async function scriptedHead(options: ScriptedHeadOptions): Promise<Script
       if (stream === undefined) throw new Error(`${nodeId} has not said hello`);
       write(stream, message);
     },
-    all: <K extends NonNullable<NodeUp["message"]>["$case"]>(kind: K) => heard.flatMap(({ message }) => (message?.$case === kind ? [message.value as Message<K>] : [])),
+    all: <K extends NonNullable<NodeUp["message"]>["$case"]>(kind: K) =>
+      heard.flatMap(({ message }) => (message?.$case === kind ? [message.value as Message<K>] : [])),
     cut() {
       for (const stream of open) stream.end();
     },

@@ -1,3 +1,3 @@
-export { temporaryDirectory, type TemporaryDirectory } from "./temporary-directory.js";
+export { type TemporaryDirectory, temporaryDirectory } from "./temporary-directory.js";
 export { testedPlatforms } from "./tested-platforms.js";
 export { until } from "./until.js";

@@ -4,5 +4,10 @@ import { detectPlatform, type Platform } from "../platform.js";
 export function testedPlatforms(): readonly (readonly [string, Platform])[] {
   const own = detectPlatform();
   const portable = detectPlatform({ SLIME_PLATFORM: "portable" });
-  return own.kind === "portable" ? [["portable", own]] : [["linux", own], ["portable", portable]];
+  return own.kind === "portable"
+    ? [["portable", own]]
+    : [
+        ["linux", own],
+        ["portable", portable],
+      ];
 }

@@ -1,1 +1,1 @@
-export { answerJson, scriptedEngine, type Script, type ScriptedEngine, type SeenRequest } from "./scripted-engine.js";
+export { answerJson, type Script, type ScriptedEngine, type SeenRequest, scriptedEngine } from "./scripted-engine.js";

@@ -1,2 +1,2 @@
-export { memoryPair, type MemoryPair } from "./memory-wire.js";
+export { type MemoryPair, memoryPair } from "./memory-wire.js";
 export { peerPair, testHello } from "./peer-pair.js";

@@ -1,7 +1,7 @@
 import type { Clock } from "@slime/core";
-import type { Hello, Peer, PeerOptions } from "../peer-api.js";
 import { openPeer } from "../peer.js";
-import { memoryPair, type MemoryPair } from "./memory-wire.js";
+import type { Hello, Peer, PeerOptions } from "../peer-api.js";
+import { type MemoryPair, memoryPair } from "./memory-wire.js";
 
 /** A hello good enough for tests. */
 export function testHello(kind: Hello["who"]["kind"] = "driver", id = "proc_0000000000000001"): Hello {
@@ -9,7 +9,10 @@ export function testHello(kind: Hello["who"]["kind"] = "driver", id = "proc_0000
 }
 
 /** Two peers joined in memory: `a` connected, `b` accepted. All turns end in a microtask, so virtual time need not move for messages. */
-export async function peerPair(clock: Clock, options?: { readonly a?: Partial<PeerOptions>; readonly b?: Partial<PeerOptions> }): Promise<{ readonly a: Peer; readonly b: Peer; readonly wires: MemoryPair }> {
+export async function peerPair(
+  clock: Clock,
+  options?: { readonly a?: Partial<PeerOptions>; readonly b?: Partial<PeerOptions> },
+): Promise<{ readonly a: Peer; readonly b: Peer; readonly wires: MemoryPair }> {
   const wires = memoryPair(clock);
   const common: PeerOptions = { hello: testHello(), clock, endOfTurn: queueMicrotask };
   const opening = openPeer(wires.b, { ...common, ...options?.b }, () => undefined);

@@ -4,7 +4,8 @@ import { NdArray } from "../nd-array.js";
 export function toGolden(value: unknown): unknown {
   if (value === undefined) return { $undefined: true };
   if (typeof value === "bigint") return { $big: value.toString() };
-  if (typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))) return { $number: Object.is(value, -0) ? "-0" : String(value) };
+  if (typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0)))
+    return { $number: Object.is(value, -0) ? "-0" : String(value) };
   if (typeof value !== "object" || value === null) return value;
   if (value instanceof NdArray) return { $nd: [value.dtype, value.shape, hex(value.data)] };
   if (value instanceof Uint8Array) return { $bytes: hex(value) };

@@ -1,7 +1,6 @@
-import { seededRandom } from "@slime/core";
+import { SlimeError, seededRandom } from "@slime/core";
 import { keptLog, virtualClock } from "@slime/core/testing";
 import { toFailure } from "@slime/rpc";
-import { SlimeError } from "@slime/core";
 import type { ActorInfo, ActorSpec, ClientDown, ClientDownBatch, ClientUp, ClientUpBatch } from "@slime/rpc/control";
 import { describe, expect, it } from "vitest";
 import type { ActorView } from "../actor-view.js";
@@ -31,7 +30,11 @@ function fakeHead(jobId: string | null = null) {
   });
   const last = () => streams.at(-1) as (typeof streams)[number];
   const say = (epoch: number, ...messages: ClientDown[]) => last().events.onBatch({ epoch, messages } satisfies ClientDownBatch);
-  const welcome = (epoch: number, job = "job_1") => say(epoch, { id: 1, reply: { $case: "welcome", value: { clusterId: "cluster_1", epoch, jobId: job, nodeId: "", httpAddress: "h", eventsEndpoint: "e" } } });
+  const welcome = (epoch: number, job = "job_1") =>
+    say(epoch, {
+      id: 1,
+      reply: { $case: "welcome", value: { clusterId: "cluster_1", epoch, jobId: job, nodeId: "", httpAddress: "h", eventsEndpoint: "e" } },
+    });
   const asked = (): ClientUp[] => last().batches.flatMap(({ messages }) => messages);
   const kinds = () => asked().map(({ request }) => request?.$case);
   return { client, clock, streams, last, say, welcome, asked, kinds, lines };
@@ -39,9 +42,24 @@ function fakeHead(jobId: string | null = null) {
 
 const spec = { actorId: "actor_1", jobId: "job_1" } as ActorSpec;
 const info = (state: string, incarnation = 0): ActorInfo => ({
-  actorId: "actor_1", state, incarnation, socket: "", nodeId: "", className: "C", name: "", death: undefined, creationFailure: Buffer.alloc(0), waiting: [], jobId: "job_1", pid: 0, restarts: 0,
+  actorId: "actor_1",
+  state,
+  incarnation,
+  socket: "",
+  nodeId: "",
+  className: "C",
+  name: "",
+  death: undefined,
+  creationFailure: Buffer.alloc(0),
+  waiting: [],
+  jobId: "job_1",
+  pid: 0,
+  restarts: 0,
 });
-const actorReply = (id: number, state: string, incarnation = 0): ClientDown => ({ id, reply: { $case: "actor", value: info(state, incarnation) } });
+const actorReply = (id: number, state: string, incarnation = 0): ClientDown => ({
+  id,
+  reply: { $case: "actor", value: info(state, incarnation) },
+});
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 describe("the link to the head", () => {
@@ -51,7 +69,10 @@ describe("the link to the head", () => {
     expect(head.kinds()).toEqual(["hello"]);
     head.welcome(4);
     await turn();
-    expect(head.last().batches.map(({ epoch, messages }) => [epoch, messages.length])).toEqual([[0, 1], [4, 2]]);
+    expect(head.last().batches.map(({ epoch, messages }) => [epoch, messages.length])).toEqual([
+      [0, 1],
+      [4, 2],
+    ]);
     const [, create, list] = head.asked();
     head.say(4, actorReply(create?.id ?? 0, "PENDING_CREATION"), { id: list?.id ?? 0, reply: { $case: "nodes", value: { nodes: [] } } });
     expect(await made[0]).toMatchObject({ state: "PENDING_CREATION", socket: null, death: null });
@@ -111,7 +132,8 @@ describe("the link to the head", () => {
     const failed = head.client.kvGet("k").catch((error: unknown) => error);
     head.client.followActor("actor_9", (view) => seen.push(view));
     await turn();
-    const failure = (code: "not_found") => Buffer.from(JSON.stringify(toFailure(new SlimeError(code, "no such thing", { kind: "actor", id: "actor_9" }))));
+    const failure = (code: "not_found") =>
+      Buffer.from(JSON.stringify(toFailure(new SlimeError(code, "no such thing", { kind: "actor", id: "actor_9" }))));
     for (const { id } of head.asked().slice(1)) head.say(4, { id, reply: { $case: "failure", value: failure("not_found") } });
     expect(await failed).toMatchObject({ code: "not_found", details: { id: "actor_9" } });
     await turn();
@@ -121,7 +143,13 @@ describe("the link to the head", () => {
   it("a refusal is final; nothing dials again", async () => {
     const head = fakeHead();
     const welcome = head.client.welcome().catch((error: unknown) => error);
-    head.say(0, { id: 1, reply: { $case: "failure", value: Buffer.from(JSON.stringify(toFailure(new SlimeError("peer.incompatible", "another cluster", { ours: "a", theirs: "b" })))) } });
+    head.say(0, {
+      id: 1,
+      reply: {
+        $case: "failure",
+        value: Buffer.from(JSON.stringify(toFailure(new SlimeError("peer.incompatible", "another cluster", { ours: "a", theirs: "b" })))),
+      },
+    });
     expect(await welcome).toMatchObject({ code: "peer.incompatible" });
     await head.clock.run(10_000);
     expect(head.streams).toHaveLength(1);

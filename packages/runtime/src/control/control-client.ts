@@ -4,11 +4,11 @@
  * L2 followers are renewed on every new stream. L3 a batch of a lower epoch than known is dropped. L4 the job id of the
  * first welcome is kept for life, whatever head answers later.
  */
-import { backoffDelayMs, SlimeError, type BackoffPolicy, type Clock, type Logger, type Random, type Timer } from "@slime/core";
+import { type BackoffPolicy, backoffDelayMs, type Clock, type Logger, type Random, SlimeError, type Timer } from "@slime/core";
 import type { ClientDown, ClientHello, ClientUp, ClientWelcome } from "@slime/rpc/control";
-import { cancelled } from "../channel-call.js";
 import type { ActorView } from "../actor-view.js";
 import { unbornView } from "../actor-view.js";
+import { cancelled } from "../channel-call.js";
 import type { WaitOptions } from "../handle-types.js";
 import { runtimeLimits } from "../limits.js";
 import type { ControlPort, PlacementGroupView } from "../ports.js";
@@ -56,7 +56,11 @@ export function controlClient(parts: ControlClientParts): ControlClient {
   let epoch = 0;
   let jobId = parts.hello.jobId ?? "";
   let clusterId = parts.hello.clusterId;
-  let state: { kind: "down"; timer: Timer | null } | { kind: "greeting"; link: ControlLink; silent: Timer } | { kind: "up"; link: ControlLink } | { kind: "closed"; error: SlimeError } = { kind: "down", timer: null };
+  let state:
+    | { kind: "down"; timer: Timer | null }
+    | { kind: "greeting"; link: ControlLink; silent: Timer }
+    | { kind: "up"; link: ControlLink }
+    | { kind: "closed"; error: SlimeError } = { kind: "down", timer: null };
   let attempt = 1;
   let lastReason = "not connected yet";
   let turn: ClientUp[] = [];
@@ -111,9 +115,14 @@ export function controlClient(parts: ControlClientParts): ControlClient {
     const { reply } = message;
     if (reply === undefined) return;
     if (reply.$case === "welcome") return greeted(reply.value);
-    if (state.kind === "greeting" && reply.$case === "failure") return refused(failureIn(reply.value) ?? new SlimeError("peer.incompatible", "the head refused this client", { ours: parts.hello.version, theirs: "" }));
+    if (state.kind === "greeting" && reply.$case === "failure")
+      return refused(
+        failureIn(reply.value) ??
+          new SlimeError("peer.incompatible", "the head refused this client", { ours: parts.hello.version, theirs: "" }),
+      );
     if (reply.$case === "actor") for (const hear of actors.get(reply.value.actorId) ?? []) hear(actorView(reply.value));
-    if (reply.$case === "placementGroup") for (const hear of groups.get(reply.value.placementGroupId) ?? []) hear(placementGroupView(reply.value));
+    if (reply.$case === "placementGroup")
+      for (const hear of groups.get(reply.value.placementGroupId) ?? []) hear(placementGroupView(reply.value));
     const waiting = outstanding.get(message.id);
     if (waiting === undefined) return;
     outstanding.delete(message.id);
@@ -133,7 +142,8 @@ export function controlClient(parts: ControlClientParts): ControlClient {
     for (const hear of welcomed.splice(0)) hear(welcome);
     for (const { id, request } of outstanding.values()) push({ id, request });
     for (const actorId of actors.keys()) push({ id: nextId++, request: { $case: "resolveActor", value: { actorId } } });
-    for (const placementGroupId of groups.keys()) push({ id: nextId++, request: { $case: "resolvePlacementGroup", value: { placementGroupId } } });
+    for (const placementGroupId of groups.keys())
+      push({ id: nextId++, request: { $case: "resolvePlacementGroup", value: { placementGroupId } } });
     log.debug("control.up", { address: dialer.address, epoch, jobId });
   };
 
@@ -152,10 +162,17 @@ export function controlClient(parts: ControlClientParts): ControlClient {
   };
 
   const away = (timeoutMs: number) =>
-    new SlimeError("head.unavailable", `the head at ${dialer.address} did not answer within ${timeoutMs} ms (${state.kind === "up" ? "connected" : lastReason}); is it running? \`slime-head start\``, { address: dialer.address });
+    new SlimeError(
+      "head.unavailable",
+      `the head at ${dialer.address} did not answer within ${timeoutMs} ms (${state.kind === "up" ? "connected" : lastReason}); is it running? \`slime-head start\``,
+      { address: dialer.address },
+    );
 
   /** Waits for `settle` within the options' time; `cancel` undoes what waits. */
-  const within = <T>(options: WaitOptions | undefined, start: (done: (value: T) => void, failed: (error: unknown) => void) => () => void): Promise<T> => {
+  const within = <T>(
+    options: WaitOptions | undefined,
+    start: (done: (value: T) => void, failed: (error: unknown) => void) => () => void,
+  ): Promise<T> => {
     const timeoutMs = options?.timeoutMs === undefined ? runtimeLimits.controlTimeoutMs : options.timeoutMs;
     const signal = options?.signal;
     return new Promise<T>((resolve, reject) => {
@@ -175,10 +192,13 @@ export function controlClient(parts: ControlClientParts): ControlClient {
         end();
         resolve(value);
       }, failed);
-      const timer = timeoutMs === null ? null : clock.after(timeoutMs, () => {
-        cancel();
-        failed(away(timeoutMs));
-      });
+      const timer =
+        timeoutMs === null
+          ? null
+          : clock.after(timeoutMs, () => {
+              cancel();
+              failed(away(timeoutMs));
+            });
       if (signal?.aborted) onAbort();
       else signal?.addEventListener("abort", onAbort, { once: true });
     });
@@ -186,7 +206,14 @@ export function controlClient(parts: ControlClientParts): ControlClient {
 
   const ask = (request: Request, options?: WaitOptions): Promise<Reply> => {
     if (state.kind === "closed") return Promise.reject(state.error);
-    if (outstanding.size >= runtimeLimits.controlRequestsMax) return Promise.reject(new SlimeError("wire.limit", `${outstanding.size} requests wait for the head`, { what: "requests to the head", value: outstanding.size, max: runtimeLimits.controlRequestsMax }));
+    if (outstanding.size >= runtimeLimits.controlRequestsMax)
+      return Promise.reject(
+        new SlimeError("wire.limit", `${outstanding.size} requests wait for the head`, {
+          what: "requests to the head",
+          value: outstanding.size,
+          max: runtimeLimits.controlRequestsMax,
+        }),
+      );
     return within(options, (done, failed) => {
       const id = nextId++;
       outstanding.set(id, { id, request, done, failed });
@@ -196,7 +223,10 @@ export function controlClient(parts: ControlClientParts): ControlClient {
   };
   const expect = <K extends Reply["$case"]>(reply: Reply, kind: K): ReplyValue<K> => {
     if (reply.$case === kind) return reply.value as ReplyValue<K>;
-    throw new SlimeError("peer.incompatible", `the head answered ${reply.$case} where ${kind} was due`, { ours: kind, theirs: reply.$case });
+    throw new SlimeError("peer.incompatible", `the head answered ${reply.$case} where ${kind} was due`, {
+      ours: kind,
+      theirs: reply.$case,
+    });
   };
 
   open();
@@ -219,12 +249,26 @@ export function controlClient(parts: ControlClientParts): ControlClient {
       });
     },
     createPlacementGroup: async ({ bundles, ...group }, options) =>
-      placementGroupView(expect(await ask({ $case: "createPlacementGroup", value: { ...group, jobId, bundles: bundles.map((resources) => ({ resources: { ...resources } })) } }, options), "placementGroup")),
+      placementGroupView(
+        expect(
+          await ask(
+            {
+              $case: "createPlacementGroup",
+              value: { ...group, jobId, bundles: bundles.map((resources) => ({ resources: { ...resources } })) },
+            },
+            options,
+          ),
+          "placementGroup",
+        ),
+      ),
     followPlacementGroup(placementGroupId, onView) {
       groups.set(placementGroupId, [...(groups.get(placementGroupId) ?? []), onView]);
-      ask({ $case: "resolvePlacementGroup", value: { placementGroupId } }, { timeoutMs: null }).catch((error: unknown) => log.warn("control.follow", { placementGroupId, error: String(error) }));
+      ask({ $case: "resolvePlacementGroup", value: { placementGroupId } }, { timeoutMs: null }).catch((error: unknown) =>
+        log.warn("control.follow", { placementGroupId, error: String(error) }),
+      );
     },
-    removePlacementGroup: async (placementGroupId, options) => void (await ask({ $case: "removePlacementGroup", value: { placementGroupId } }, options)),
+    removePlacementGroup: async (placementGroupId, options) =>
+      void (await ask({ $case: "removePlacementGroup", value: { placementGroupId } }, options)),
     nodes: async (options) => expect(await ask({ $case: "listNodes", value: {} }, options), "nodes").nodes.map(nodeView),
     kvPut: async ({ key, value, ifAbsent }, options) => {
       const reply = await ask({ $case: "kvPut", value: { key, value: Buffer.from(value), ifAbsent } }, options);

@@ -1,4 +1,4 @@
-import { SlimeError, type DeathRecord } from "@slime/core";
+import { type DeathRecord, SlimeError } from "@slime/core";
 import { fromFailure, readFailure } from "@slime/rpc";
 import type { ActorInfo, Death, NodeInfo, PlacementGroupInfo } from "@slime/rpc/control";
 import type { ActorView } from "../actor-view.js";
@@ -45,7 +45,12 @@ export function failureIn(bytes: Uint8Array): SlimeError | null {
   try {
     return fromFailure(readFailure(JSON.parse(Buffer.from(bytes).toString("utf8"))));
   } catch (error) {
-    return new SlimeError("codec.refused", "the head sent a failure that is no JSON", { where: "control", reason: "JSON" }, { cause: error });
+    return new SlimeError(
+      "codec.refused",
+      "the head sent a failure that is no JSON",
+      { where: "control", reason: "JSON" },
+      { cause: error },
+    );
   }
 }
 
@@ -53,7 +58,14 @@ export function failureIn(bytes: Uint8Array): SlimeError | null {
 export function placementGroupView(info: PlacementGroupInfo): PlacementGroupView {
   const rows = info.bundles.map((bundle): PlacementRow => {
     const gpus = bundle.gpuIndices.map((index, at) => ({ index, uuid: bundle.gpuUuids[at] ?? "" }));
-    return { bundle: bundle.index, nodeId: bundle.nodeId, address: bundle.address, gpuIndex: gpus[0]?.index ?? null, gpuUuid: gpus[0]?.uuid ?? null, gpus };
+    return {
+      bundle: bundle.index,
+      nodeId: bundle.nodeId,
+      address: bundle.address,
+      gpuIndex: gpus[0]?.index ?? null,
+      gpuUuid: gpus[0]?.uuid ?? null,
+      gpus,
+    };
   });
   return {
     placementGroupId: info.placementGroupId,
@@ -68,5 +80,15 @@ export function placementGroupView(info: PlacementGroupInfo): PlacementGroupView
 /** Amounts in whole resources, not units. */
 export function nodeView(info: NodeInfo): NodeView {
   const { nodeId, state, hostname, address, pid, resources, available, gpus, labels } = info;
-  return { nodeId, state: state as NodeView["state"], hostname, address, pid, resources: resourceAmounts(resources), available: resourceAmounts(available), gpus, labels };
+  return {
+    nodeId,
+    state: state as NodeView["state"],
+    hostname,
+    address,
+    pid,
+    resources: resourceAmounts(resources),
+    available: resourceAmounts(available),
+    gpus,
+    labels,
+  };
 }

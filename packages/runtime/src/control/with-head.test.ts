@@ -1,13 +1,13 @@
 import { seededRandom, silentLogger } from "@slime/core";
 import { virtualClock } from "@slime/core/testing";
-import { memoryDisk, memoryStore, openHead, type Head } from "@slime/head";
+import { type Head, memoryDisk, memoryStore, openHead } from "@slime/head";
 import { fakeDaemon, specOf } from "@slime/head/testing";
 import { keptEvents } from "@slime/telemetry/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { ActorView } from "../actor-view.js";
 import { createPlacementGroup } from "../placement-group.js";
 import { createRuntime, type Runtime } from "../runtime.js";
-import { controlClient, type ControlClient } from "./control-client.js";
+import { type ControlClient, controlClient } from "./control-client.js";
 import type { ControlDialer } from "./control-link.js";
 
 // The client against the real head's state machine, in memory, on virtual time.
@@ -29,7 +29,10 @@ const dialer: ControlDialer = {
       queueMicrotask(() => onEnd("connection refused"));
       return { write() {}, end() {} };
     }
-    const inlet = to.openClient({ send: (message) => onBatch({ epoch: to.epoch, messages: [message] }), close: () => onEnd("closed by the head") });
+    const inlet = to.openClient({
+      send: (message) => onBatch({ epoch: to.epoch, messages: [message] }),
+      close: () => onEnd("closed by the head"),
+    });
     broken.push(() => onEnd("connection reset"));
     return { write: (batch) => inlet.receive(batch), end: () => inlet.closed() };
   },
@@ -40,14 +43,25 @@ beforeEach(async () => {
   disk = memoryDisk();
   broken = [];
   head = await start();
-  client = controlClient({ dialer, hello: { protocol: 1, clusterId: "", jobId: null, actorId: "", pid: 1, version: "0.1.0", nodeId: "", bootId: "boot" }, exitCode: () => 0, clock, random, log: silentLogger });
+  client = controlClient({
+    dialer,
+    hello: { protocol: 1, clusterId: "", jobId: null, actorId: "", pid: 1, version: "0.1.0", nodeId: "", bootId: "boot" },
+    exitCode: () => 0,
+    clock,
+    random,
+    log: silentLogger,
+  });
   const { clusterId, jobId } = await client.welcome();
   runtime = createRuntime({
     jobId,
     hello: { clusterId, who: { kind: "driver", id: "proc_1", incarnation: 0, pid: 1 } },
     control: async () => client,
     connect: () => Promise.reject(new Error("nobody listens in this test")),
-    store: () => ({ put: () => Promise.reject(new Error("no store")), get: () => Promise.reject(new Error("no store")), free: async () => {} }),
+    store: () => ({
+      put: () => Promise.reject(new Error("no store")),
+      get: () => Promise.reject(new Error("no store")),
+      free: async () => {},
+    }),
     clock,
     random,
     log: silentLogger,
@@ -100,7 +114,9 @@ describe("against the head", () => {
     const placed = waiting.ready();
     await first.remove();
     await clock.run(1_000);
-    expect(await placed).toMatchObject([{ bundle: 0, nodeId: "node_0000000000000001", address: "127.0.0.1", gpuIndex: 0, gpuUuid: "node_0000000000000001-gpu-0" }]);
+    expect(await placed).toMatchObject([
+      { bundle: 0, nodeId: "node_0000000000000001", address: "127.0.0.1", gpuIndex: 0, gpuUuid: "node_0000000000000001-gpu-0" },
+    ]);
     await expect(first.ready()).rejects.toMatchObject({ code: "placement.removed" });
   });
 

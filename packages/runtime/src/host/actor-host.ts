@@ -4,8 +4,21 @@
  * A3: a constructor that failed is reported before the process ends with exit code 1.
  */
 import { join } from "node:path";
-import { SlimeError, type Clock, type Logger, type Random } from "@slime/core";
-import { actorSocketName, decodeValueFrame, toFailure, type ActorSpec, type Handler, type Hello, type HostExit, type HostShutdown, type Peer, type PeerOptions, type ServeOptions, type Server } from "@slime/rpc";
+import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
+import {
+  type ActorSpec,
+  actorSocketName,
+  decodeValueFrame,
+  type Handler,
+  type Hello,
+  type HostExit,
+  type HostShutdown,
+  type Peer,
+  type PeerOptions,
+  type ServeOptions,
+  type Server,
+  toFailure,
+} from "@slime/rpc";
 import { runtimeLimits } from "../limits.js";
 import type { Runtime } from "../runtime.js";
 import { setHostedContext } from "./context.js";
@@ -48,7 +61,14 @@ const orphanGraceMsDefault = 60_000;
 type Life =
   | { readonly kind: "idle" }
   | { readonly kind: "constructing"; readonly spec: ActorSpec; readonly socketPath: string }
-  | { readonly kind: "alive"; readonly spec: ActorSpec; readonly socketPath: string; readonly actor: HostedActor; readonly server: Server; readonly runtime: Runtime };
+  | {
+      readonly kind: "alive";
+      readonly spec: ActorSpec;
+      readonly socketPath: string;
+      readonly actor: HostedActor;
+      readonly server: Server;
+      readonly runtime: Runtime;
+    };
 
 /** Starts looking for the daemon; everything else follows from what it says. */
 export function startHost(parts: ActorHostParts): ActorHost {
@@ -58,7 +78,13 @@ export function startHost(parts: ActorHostParts): ActorHost {
 
   const link = daemonLink({
     connect: (handler) =>
-      parts.connect(identity.nodeSocket, { hello: { clusterId: identity.clusterId, who: { kind: "host", id: identity.processId, incarnation: 0, pid: parts.pid } }, handler, clock, log, heartbeat: null }),
+      parts.connect(identity.nodeSocket, {
+        hello: { clusterId: identity.clusterId, who: { kind: "host", id: identity.processId, incarnation: 0, pid: parts.pid } },
+        handler,
+        clock,
+        log,
+        heartbeat: null,
+      }),
     registration: () => ({
       processId: identity.processId,
       pid: parts.pid,
@@ -67,7 +93,13 @@ export function startHost(parts: ActorHostParts): ActorHost {
       actor:
         life.kind === "idle"
           ? null
-          : { actorId: life.spec.actorId, incarnation: life.spec.incarnation, jobId: life.spec.jobId, state: ending !== undefined ? "ending" : life.kind, socketPath: life.socketPath },
+          : {
+              actorId: life.spec.actorId,
+              incarnation: life.spec.incarnation,
+              jobId: life.spec.jobId,
+              state: ending !== undefined ? "ending" : life.kind,
+              socketPath: life.socketPath,
+            },
     }),
     handler: (call) => answer(call.method, call.args),
     onOrphaned: () => void end("orphaned", 75, runtimeLimits.shutdownGraceMs),
@@ -89,7 +121,10 @@ export function startHost(parts: ActorHostParts): ActorHost {
   const assign = (spec: ActorSpec): null => {
     if (life.kind !== "idle") {
       if (life.spec.actorId === spec.actorId && life.spec.incarnation === spec.incarnation) return null;
-      throw new SlimeError("conflict", `A1: this host is ${life.spec.actorId}#${life.spec.incarnation} already`, { kind: "host", id: identity.processId });
+      throw new SlimeError("conflict", `A1: this host is ${life.spec.actorId}#${life.spec.incarnation} already`, {
+        kind: "host",
+        id: identity.processId,
+      });
     }
     if (ending !== undefined) throw new SlimeError("conflict", "this host is ending", { kind: "host", id: identity.processId });
     const socketPath = join(identity.socketDir, actorSocketName(spec.actorId, spec.incarnation));
@@ -100,7 +135,10 @@ export function startHost(parts: ActorHostParts): ActorHost {
 
   const become = async (spec: ActorSpec, socketPath: string) => {
     parts.become(spec);
-    const hello: Hello = { clusterId: identity.clusterId, who: { kind: "actor", id: spec.actorId, incarnation: spec.incarnation, pid: parts.pid } };
+    const hello: Hello = {
+      clusterId: identity.clusterId,
+      who: { kind: "actor", id: spec.actorId, incarnation: spec.incarnation, pid: parts.pid },
+    };
     const runtime = parts.runtimeFor(spec, hello);
     const actorLog = log.child({ actorId: spec.actorId, incarnation: spec.incarnation });
     let actor: HostedActor;
@@ -131,7 +169,11 @@ export function startHost(parts: ActorHostParts): ActorHost {
   const failed = async (spec: ActorSpec, error: unknown) => {
     log.error("actor.creation", { actorId: spec.actorId, error: error instanceof Error ? error.stack : String(error) });
     const origin = `${identity.nodeId}/${spec.actorId}#${spec.incarnation}/pid ${parts.pid}`;
-    await link.report("host.failed", { actorId: spec.actorId, incarnation: spec.incarnation, failure: toFailure(error, origin, spec.exportName) });
+    await link.report("host.failed", {
+      actorId: spec.actorId,
+      incarnation: spec.incarnation,
+      failure: toFailure(error, origin, spec.exportName),
+    });
     await end("self", 1, runtimeLimits.shutdownGraceMs);
   };
 
@@ -152,7 +194,12 @@ export function startHost(parts: ActorHostParts): ActorHost {
         await before.runtime.close();
       }
       await parts.endChildren();
-      await link.report("host.exit", { actorId: before.kind === "idle" ? null : before.spec.actorId, incarnation: before.kind === "idle" ? 0 : before.spec.incarnation, reason, exitCode });
+      await link.report("host.exit", {
+        actorId: before.kind === "idle" ? null : before.spec.actorId,
+        incarnation: before.kind === "idle" ? 0 : before.spec.incarnation,
+        reason,
+        exitCode,
+      });
       await link.close();
       limit.cancel();
       parts.exit(exitCode);

@@ -52,7 +52,13 @@ export function callRecord(limits: CallRecordLimits, sizeOf: (value: unknown) =>
         case "failed":
           return Promise.reject(known.error);
         case "tooLarge":
-          return Promise.reject(new SlimeError("object.lost", `the result of call ${key} (${known.bytes} bytes) was too large to keep for a repetition; return a reference instead`, { objectId: key, reason: "not recorded" }));
+          return Promise.reject(
+            new SlimeError(
+              "object.lost",
+              `the result of call ${key} (${known.bytes} bytes) was too large to keep for a repetition; return a reference instead`,
+              { objectId: key, reason: "not recorded" },
+            ),
+          );
         case undefined:
       }
       const outcome = (async () => run())();
@@ -69,7 +75,8 @@ export function callRecord(limits: CallRecordLimits, sizeOf: (value: unknown) =>
           keep(key, size > limits.bytesMax ? { kind: "tooLarge", bytes: size } : { kind: "result", value, bytes: size });
         },
         (error: unknown) => {
-          if (SlimeError.is(error, "call.cancelled") || SlimeError.is(error, "call.deadline") || SlimeError.is(error, "actor.busy")) entries.delete(key);
+          if (SlimeError.is(error, "call.cancelled") || SlimeError.is(error, "call.deadline") || SlimeError.is(error, "actor.busy"))
+            entries.delete(key);
           else keep(key, { kind: "failed", error });
         },
       );

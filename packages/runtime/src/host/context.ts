@@ -53,7 +53,11 @@ export interface RunningCall {
 /** The actor whose code runs. @throws unsupported outside an actor. */
 export function ctx(): ActorContext {
   const context = current ?? hosted;
-  if (context === null) throw new SlimeError("unsupported", "ctx() was read outside an actor: it exists in constructors and methods only", { what: "ctx()", why: "no actor runs in this process" });
+  if (context === null)
+    throw new SlimeError("unsupported", "ctx() was read outside an actor: it exists in constructors and methods only", {
+      what: "ctx()",
+      why: "no actor runs in this process",
+    });
   return currentCall === null ? context : { ...context, call: callContext(currentCall) };
 }
 
@@ -90,7 +94,13 @@ export function runInContext<T>(context: ActorContext, call: RunningCall | null,
 }
 
 /** As `runInContext`, for a method on the hot path: no closure for the call. */
-export function applyInContext(context: ActorContext, call: RunningCall, method: (...args: never[]) => unknown, instance: object, args: readonly unknown[]): unknown {
+export function applyInContext(
+  context: ActorContext,
+  call: RunningCall,
+  method: (...args: never[]) => unknown,
+  instance: object,
+  args: readonly unknown[],
+): unknown {
   const before = current;
   const callBefore = currentCall;
   current = context;

@@ -3,7 +3,7 @@
  * N1 one connection at a time. N2 `onOrphaned` is called once, `orphanGraceMs` after the last daemon was lost. N3 `report`
  * never throws: what cannot be said now is in the next registration.
  */
-import { backoffDelayMs, SlimeError, type BackoffPolicy, type Clock, type Logger, type Random, type Timer } from "@slime/core";
+import { type BackoffPolicy, backoffDelayMs, type Clock, type Logger, type Random, SlimeError, type Timer } from "@slime/core";
 import type { Handler, HostRegistration, HostToNode, HostWelcome, Peer } from "@slime/rpc";
 
 export interface DaemonLinkParts {
@@ -95,7 +95,11 @@ export function daemonLink(parts: DaemonLinkParts): DaemonLink {
       }
     },
     async ask(name, args) {
-      if (state.kind !== "linked") throw new SlimeError("unsupported", `${name} needs the node's daemon, which is away; try again when it is back`, { what: name, why: "no daemon" });
+      if (state.kind !== "linked")
+        throw new SlimeError("unsupported", `${name} needs the node's daemon, which is away; try again when it is back`, {
+          what: name,
+          why: "no daemon",
+        });
       return (await state.peer.call(name, args, { timeoutMs: reportTimeoutMs })) as never;
     },
     tell(name, args) {

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { sleep, type Clock } from "@slime/core";
+import { type Clock, sleep } from "@slime/core";
 
 const termMs = 2_000;
 const pollMs = 50;
@@ -32,7 +32,9 @@ function descendants(pid: number): number[] {
 
 function childrenOf(pid: number): number[] {
   try {
-    return readdirSync(`/proc/${pid}/task`).flatMap((task) => readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").split(" ").filter(Boolean).map(Number));
+    return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
+      readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").split(" ").filter(Boolean).map(Number),
+    );
   } catch {
     return [];
   }

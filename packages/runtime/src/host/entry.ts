@@ -4,7 +4,7 @@
  */
 import { MessageChannel } from "node:worker_threads";
 import { systemClock, systemRandom } from "@slime/core";
-import { connect, hostEnvironment, serve, type ActorSpec } from "@slime/rpc";
+import { type ActorSpec, connect, hostEnvironment, serve } from "@slime/rpc";
 import { hostRuntime } from "../cluster-runtime.js";
 import { setCurrentRuntime } from "../current.js";
 import { runtimeLimits } from "../limits.js";

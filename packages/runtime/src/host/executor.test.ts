@@ -2,7 +2,7 @@ import { SlimeError } from "@slime/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { callRecord } from "./call-record.js";
-import { executor, refusedFull, type Group } from "./executor.js";
+import { executor, type Group, refusedFull } from "./executor.js";
 
 const turns = async (n: number) => {
   for (let turn = 0; turn < n; turn++) await Promise.resolve();
@@ -12,31 +12,36 @@ describe("executor", () => {
   it("X1–X3: starts in order, never more than the group's size, refuses past its bound", async () => {
     const job = fc.record({ readyTurns: fc.integer({ min: 0, max: 6 }), runTurns: fc.integer({ min: 0, max: 6 }), fails: fc.boolean() });
     await fc.assert(
-      fc.asyncProperty(fc.array(job, { maxLength: 40 }), fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 50 }), async (jobs, concurrency, pendingMax) => {
-        const run = executor({ concurrency, groups: {}, urgentMax: 2, pendingMax });
-        const group = run.group(null, false) as Group;
-        const order: number[] = [];
-        const admitted: number[] = [];
-        const outcomes: Promise<unknown>[] = [];
-        jobs.forEach(({ readyTurns, runTurns, fails }, n) => {
-          const outcome = run.submit(group, {
-            ready: readyTurns === 0 ? null : turns(readyTurns),
-            run() {
-              order.push(n);
-              expect(run.running()).toBeLessThan(concurrency);
-              if (fails) throw new Error(String(n));
-              return runTurns === 0 ? n : turns(runTurns).then(() => n);
-            },
+      fc.asyncProperty(
+        fc.array(job, { maxLength: 40 }),
+        fc.integer({ min: 1, max: 4 }),
+        fc.integer({ min: 1, max: 50 }),
+        async (jobs, concurrency, pendingMax) => {
+          const run = executor({ concurrency, groups: {}, urgentMax: 2, pendingMax });
+          const group = run.group(null, false) as Group;
+          const order: number[] = [];
+          const admitted: number[] = [];
+          const outcomes: Promise<unknown>[] = [];
+          jobs.forEach(({ readyTurns, runTurns, fails }, n) => {
+            const outcome = run.submit(group, {
+              ready: readyTurns === 0 ? null : turns(readyTurns),
+              run() {
+                order.push(n);
+                expect(run.running()).toBeLessThan(concurrency);
+                if (fails) throw new Error(String(n));
+                return runTurns === 0 ? n : turns(runTurns).then(() => n);
+              },
+            });
+            if (outcome === refusedFull) return expect(run.pending()).toBe(pendingMax);
+            admitted.push(n);
+            outcomes.push(outcome.catch((error: unknown) => Number((error as Error).message)));
           });
-          if (outcome === refusedFull) return expect(run.pending()).toBe(pendingMax);
-          admitted.push(n);
-          outcomes.push(outcome.catch((error: unknown) => Number((error as Error).message)));
-        });
-        expect(await Promise.all(outcomes)).toEqual(admitted);
-        expect(order).toEqual(admitted);
-        await run.idle();
-        expect([run.pending(), run.running()]).toEqual([0, 0]);
-      }),
+          expect(await Promise.all(outcomes)).toEqual(admitted);
+          expect(order).toEqual(admitted);
+          await run.idle();
+          expect([run.pending(), run.running()]).toEqual([0, 0]);
+        },
+      ),
     );
   });
 
@@ -75,7 +80,9 @@ describe("call record", () => {
 
   it("K2: what was cancelled may run again", async () => {
     const record = callRecord({ entriesMax: 10, bytesMax: 100 }, sizeOf);
-    await expect(record.once("a", () => Promise.reject(new SlimeError("call.cancelled", "x", { what: "x" })))).rejects.toMatchObject({ code: "call.cancelled" });
+    await expect(record.once("a", () => Promise.reject(new SlimeError("call.cancelled", "x", { what: "x" })))).rejects.toMatchObject({
+      code: "call.cancelled",
+    });
     expect(await record.once("a", () => 5)).toBe(5);
   });
 

@@ -59,7 +59,7 @@ export function executor(options: ExecutorOptions): Executor {
   const urgentGroup = roomFor(options.urgentMax);
   let pending = 0;
   let running = 0;
-  let idlers: (() => void)[] = [];
+  const idlers: (() => void)[] = [];
 
   const restIfIdle = () => {
     if (running === 0 && pending === 0) for (const wake of idlers.splice(0)) wake();

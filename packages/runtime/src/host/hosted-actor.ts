@@ -3,7 +3,7 @@
  * tests give memory. H1: methods of the class are callable, nothing else is. H2: a call that was cancelled while it waited never starts.
  * H3: a call with a key runs once (call-record.ts). H4: after `shutdown` began, new calls fail with `actor.unavailable`.
  */
-import { SlimeError, type Logger } from "@slime/core";
+import { type Logger, SlimeError } from "@slime/core";
 import type { ActorDescription, ActorSpec, Handler, IncomingCall } from "@slime/rpc";
 import { prepareResult, readArgs } from "../call-args.js";
 import { endingReason } from "../channel-call.js";
@@ -11,8 +11,8 @@ import { runtimeLimits } from "../limits.js";
 import type { ValueStore } from "../ports.js";
 import { measure } from "../values.js";
 import { callRecord } from "./call-record.js";
-import { applyInContext, runInContext, type ActorContext } from "./context.js";
-import { executor, isPromise, refusedFull, type Group } from "./executor.js";
+import { type ActorContext, applyInContext, runInContext } from "./context.js";
+import { executor, type Group, isPromise, refusedFull } from "./executor.js";
 
 type Instance = Readonly<Record<string, unknown>> & object;
 type Method = (...args: never[]) => unknown;
@@ -63,8 +63,16 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
   const instance = await construct(actorClass, args, parts, context);
   const methods = methodsOf(instance);
   const methodGroups = (instance.constructor as unknown as { readonly methodGroups?: Readonly<Record<string, string>> }).methodGroups ?? {};
-  const run = executor({ concurrency: spec.concurrency, groups: spec.concurrencyGroups, urgentMax: runtimeLimits.urgentRunningMax, pendingMax: spec.pendingCallsMax });
-  const record = callRecord({ entriesMax: runtimeLimits.recordedResultsMax, bytesMax: runtimeLimits.recordedBytesMax }, (value) => measure(value).bytes);
+  const run = executor({
+    concurrency: spec.concurrency,
+    groups: spec.concurrencyGroups,
+    urgentMax: runtimeLimits.urgentRunningMax,
+    pendingMax: spec.pendingCallsMax,
+  });
+  const record = callRecord(
+    { entriesMax: runtimeLimits.recordedResultsMax, bytesMax: runtimeLimits.recordedBytesMax },
+    (value) => measure(value).bytes,
+  );
   const running = new Map<number, string>();
   let runs = 0;
   let phaseOfLife: "open" | "draining" | "ending" = "open";
@@ -104,7 +112,13 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     );
   };
 
-  const queued = (call: IncomingCall, name: string, group: Group, method: Method, read: readonly unknown[] | Promise<readonly unknown[]>): Promise<unknown> => {
+  const queued = (
+    call: IncomingCall,
+    name: string,
+    group: Group,
+    method: Method,
+    read: readonly unknown[] | Promise<readonly unknown[]>,
+  ): Promise<unknown> => {
     let args = read;
     const ready = read instanceof Promise ? read.then((values) => void (args = values)) : null;
     const outcome = run.submit(group, {
@@ -119,7 +133,11 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     if (outcome !== refusedFull) return outcome;
     ready?.catch(() => undefined);
     const pending = run.pending();
-    throw new SlimeError("actor.busy", `${pending} calls wait in ${className} ${spec.actorId}`, { actorId: spec.actorId, pending, pendingMax: spec.pendingCallsMax });
+    throw new SlimeError("actor.busy", `${pending} calls wait in ${className} ${spec.actorId}`, {
+      actorId: spec.actorId,
+      pending,
+      pendingMax: spec.pendingCallsMax,
+    });
   };
 
   const execute = (call: IncomingCall, name: string, group: Group, method: Method): unknown => {
@@ -146,18 +164,27 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
     const name = at < 0 ? call.method : call.method.slice(0, at);
     const urgent = call.urgent || name === "health" || name === "abort";
     // A group the class names counts where the actor was given it; one the call names must be there.
-    const group = at < 0 ? (run.group(methodGroups[name] ?? null, urgent) ?? run.group(null, urgent)) : run.group(call.method.slice(at + 1), urgent);
+    const group =
+      at < 0 ? (run.group(methodGroups[name] ?? null, urgent) ?? run.group(null, urgent)) : run.group(call.method.slice(at + 1), urgent);
     const method = methods.get(name);
     if (method === undefined) {
       const has = [...methods.keys()].sort();
-      throw new SlimeError("actor.no_method", `${className} has no method ${name}; it has ${has.join(", ")}`, { actorId: spec.actorId, method: name, has });
+      throw new SlimeError("actor.no_method", `${className} has no method ${name}; it has ${has.join(", ")}`, {
+        actorId: spec.actorId,
+        method: name,
+        has,
+      });
     }
     if (group === undefined) {
       const issue = `${className} has no concurrency group ${call.method.slice(at + 1)}; give it in the actor's concurrencyGroups`;
       throw new SlimeError("config.invalid", issue, { issues: [issue] });
     }
     if (phaseOfLife !== "open" && !(phaseOfLife === "draining" && call.urgent)) {
-      throw new SlimeError("actor.unavailable", `${className} ${spec.actorId} is ending`, { actorId: spec.actorId, incarnation: spec.incarnation, reason: endingReason });
+      throw new SlimeError("actor.unavailable", `${className} ${spec.actorId} is ending`, {
+        actorId: spec.actorId,
+        incarnation: spec.incarnation,
+        reason: endingReason,
+      });
     }
     const key = call.idempotencyKey;
     const outcome = key === null ? execute(call, name, group, method) : record.once(key, () => execute(call, name, group, method));
@@ -166,7 +193,13 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
 
   const shutdown = async (reason: string) => {
     phaseOfLife = "ending";
-    ending.abort(new SlimeError("actor.unavailable", `${className} ${spec.actorId} ends: ${reason}`, { actorId: spec.actorId, incarnation: spec.incarnation, reason }));
+    ending.abort(
+      new SlimeError("actor.unavailable", `${className} ${spec.actorId} ends: ${reason}`, {
+        actorId: spec.actorId,
+        incarnation: spec.incarnation,
+        reason,
+      }),
+    );
     const hook = instance["onShutdown"] ?? (instance as { readonly [Symbol.asyncDispose]?: unknown })[Symbol.asyncDispose];
     if (typeof hook !== "function") return;
     try {
@@ -201,7 +234,12 @@ async function construct(actorClass: unknown, args: readonly unknown[], parts: H
 /** What every caller of an actor whose creation failed gets. */
 export function creationError(spec: Pick<ActorSpec, "actorId" | "exportName">, error: unknown): SlimeError {
   const said = error instanceof Error ? error.message : String(error);
-  return new SlimeError("actor.creation", `${spec.exportName} ${spec.actorId} could not be created: ${said}`, { actorId: spec.actorId, className: spec.exportName }, { cause: error });
+  return new SlimeError(
+    "actor.creation",
+    `${spec.exportName} ${spec.actorId} could not be created: ${said}`,
+    { actorId: spec.actorId, className: spec.exportName },
+    { cause: error },
+  );
 }
 
 function argsOf(call: IncomingCall): readonly unknown[] {

@@ -21,7 +21,10 @@ export async function loadClass(module: string, exportName: string): Promise<unk
   const found = loaded[exportName];
   if (typeof found === "function") return found;
   const classes = Object.keys(loaded).filter((name) => typeof loaded[name] === "function");
-  throw new SlimeError("file.missing", `${url} exports no class ${exportName}; it exports ${classes.join(", ") || "no class"}`, { path: url, wanted: `an exported class ${exportName}` });
+  throw new SlimeError("file.missing", `${url} exports no class ${exportName}; it exports ${classes.join(", ") || "no class"}`, {
+    path: url,
+    wanted: `an exported class ${exportName}`,
+  });
 }
 
 function moduleUrl(module: string): string {
@@ -29,4 +32,3 @@ function moduleUrl(module: string): string {
   if (isAbsolute(module)) return pathToFileURL(module).href;
   return pathToFileURL(createRequire(join(process.cwd(), "actor.js")).resolve(module)).href;
 }
-

@@ -1,5 +1,5 @@
 /** The Python host against this package's protocol, in a real python3. Skips aloud where there is none from 3.10 on. */
-import { spawn, spawnSync, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,7 +7,18 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SlimeError } from "@slime/core";
 import { ObjectStore } from "@slime/object-store";
-import { connect, encodeValue, remoteStackOf, serve, type ActorSpec, type CodecHooks, type Hello, type ObjectDescriptor, type Peer, type Server } from "@slime/rpc";
+import {
+  type ActorSpec,
+  type CodecHooks,
+  connect,
+  encodeValue,
+  type Hello,
+  type ObjectDescriptor,
+  type Peer,
+  remoteStackOf,
+  type Server,
+  serve,
+} from "@slime/rpc";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 const pythonDir = fileURLToPath(new URL("../../python", import.meta.url));
@@ -19,7 +30,7 @@ const processId = "proc_00000000000000dd";
 
 const version = /^Python (\d+)\.(\d+)/.exec(spawnSync("python3", ["--version"], { encoding: "utf8" }).stdout ?? "");
 const usable = version !== null && (Number(version[1]) > 3 || Number(version[2]) >= 10);
-if (!usable) console.warn(`SKIPPED: the Python host's tests need python3 from 3.10 on; found ${version?.[0] ?? "none"}`);
+if (!usable) process.stderr.write(`SKIPPED: the Python host's tests need python3 from 3.10 on; found ${version?.[0] ?? "none"}`);
 
 class Tagged {
   readonly tag: string;
@@ -29,7 +40,10 @@ class Tagged {
     this.payload = payload;
   }
 }
-const hooks: CodecHooks = { encodeSpecial: (value) => (value instanceof Tagged ? value : undefined), decodeSpecial: (tag, payload) => new Tagged(tag, payload) };
+const hooks: CodecHooks = {
+  encodeSpecial: (value) => (value instanceof Tagged ? value : undefined),
+  decodeSpecial: (tag, payload) => new Tagged(tag, payload),
+};
 
 interface Seen {
   readonly method: string;
@@ -62,7 +76,17 @@ class Daemon {
 
   start(): void {
     this.child = spawn("python3", ["-m", "slime_actor"], {
-      env: { PATH: process.env["PATH"], PYTHONPATH: pythonDir, PYTHONDONTWRITEBYTECODE: "1", SLIME_CLUSTER_ID: clusterId, SLIME_NODE_ID: "node_00000000000000ee", SLIME_PROCESS_ID: processId, SLIME_NODE_SOCKET: join(this.dir, "node.sock"), SLIME_SOCKET_DIR: this.dir, SLIME_STORE_DIR: join(this.dir, "store") },
+      env: {
+        PATH: process.env["PATH"],
+        PYTHONPATH: pythonDir,
+        PYTHONDONTWRITEBYTECODE: "1",
+        SLIME_CLUSTER_ID: clusterId,
+        SLIME_NODE_ID: "node_00000000000000ee",
+        SLIME_PROCESS_ID: processId,
+        SLIME_NODE_SOCKET: join(this.dir, "node.sock"),
+        SLIME_SOCKET_DIR: this.dir,
+        SLIME_STORE_DIR: join(this.dir, "store"),
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.child.stderr?.on("data", (chunk: Buffer) => (this.stderr += chunk.toString()));
@@ -77,7 +101,10 @@ class Daemon {
     const found = at < 0 ? undefined : this.seen.splice(at, 1)[0];
     if (found !== undefined) return Promise.resolve(found.args);
     const arrived = new Promise<unknown>((resolve) => this.#waiting.push({ method, resolve })).then((args) => {
-      this.seen.splice(this.seen.findIndex((each) => each.method === method), 1);
+      this.seen.splice(
+        this.seen.findIndex((each) => each.method === method),
+        1,
+      );
       return args;
     });
     const died = once(this.child as ChildProcess, "exit").then(([code]) => {
@@ -90,7 +117,18 @@ class Daemon {
   async assign(spec: Partial<ActorSpec> = {}): Promise<void> {
     await this.next("host.register");
     await this.host?.call("host.assign", {
-      ...{ actorId, incarnation: 2, jobId, language: "python", module: fixture, exportName: "Counter", args: encodeValue([5, null], hooks), concurrency: 1, concurrencyGroups: { reads: 2 }, pendingCallsMax: 100 },
+      ...{
+        actorId,
+        incarnation: 2,
+        jobId,
+        language: "python",
+        module: fixture,
+        exportName: "Counter",
+        args: encodeValue([5, null], hooks),
+        concurrency: 1,
+        concurrencyGroups: { reads: 2 },
+        pendingCallsMax: 100,
+      },
       ...{ env: { FIXTURE_COLOR: "green" }, cwd: null, resources: {}, gpus: [{ index: 1, uuid: "GPU-x" }], placement: null },
       ...spec,
     });
@@ -122,7 +160,11 @@ class Daemon {
 }
 
 let daemon: Daemon;
-const codeOf = (work: Promise<unknown>) => work.then(() => "done", (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)));
+const codeOf = (work: Promise<unknown>) =>
+  work.then(
+    () => "done",
+    (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
+  );
 
 describe.skipIf(!usable)("the Python host", () => {
   beforeEach(async () => {
@@ -138,7 +180,15 @@ describe.skipIf(!usable)("the Python host", () => {
     expect(await peer.call("add", [3])).toBe(8);
     expect(await peer.call("add_later", [2])).toBe(10);
     expect(await Promise.all([1, 1, 1].map((n) => peer.call("add", [n])))).toEqual([11, 12, 13]);
-    const value = { text: "ü", list: [1, 2.5, null, true], big: 2n ** 70n, f: new Float32Array([1.5, 2]), i: new BigInt64Array([-1n]), raw: new Uint8Array(3000).fill(9), __odd: 1 };
+    const value = {
+      text: "ü",
+      list: [1, 2.5, null, true],
+      big: 2n ** 70n,
+      f: new Float32Array([1.5, 2]),
+      i: new BigInt64Array([-1n]),
+      raw: new Uint8Array(3000).fill(9),
+      __odd: 1,
+    };
     expect(await peer.call("echo", [value])).toEqual(value);
     expect(await peer.call("total", [new Float64Array([0.5, 1.5])])).toBe(2);
     expect(await peer.call("same_thread", [])).toBe(true);
@@ -147,21 +197,50 @@ describe.skipIf(!usable)("the Python host", () => {
 
   test("ctx tells the actor its ids and its call; its phase reaches the daemon", async () => {
     const peer = await daemon.actor({ env: { FIXTURE_COLOR: "green", SLIME_GANG_RANK: "3", SLIME_GANG_SIZE: "4" } });
-    expect(await peer.call("who", [], { traceId: "trace_1" })).toEqual({ actorId, jobId, incarnation: 2, rank: 3, gpus: [{ index: 1, uuid: "GPU-x" }], method: "who", traceId: "trace_1", hasDeadline: true, env: "green" });
+    expect(await peer.call("who", [], { traceId: "trace_1" })).toEqual({
+      actorId,
+      jobId,
+      incarnation: 2,
+      rank: 3,
+      gpus: [{ index: 1, uuid: "GPU-x" }],
+      method: "who",
+      traceId: "trace_1",
+      hasDeadline: true,
+      env: "green",
+    });
     expect(await daemon.next("host.phase")).toEqual({ actorId, incarnation: 2, phase: "looking in the mirror", waitsFor: "nobody" });
-    expect(await peer.call("slime.describe", [])).toMatchObject({ className: "Counter", pending: 0, running: [], phase: "looking in the mirror" });
+    expect(await peer.call("slime.describe", [])).toMatchObject({
+      className: "Counter",
+      pending: 0,
+      running: [],
+      phase: "looking in the mirror",
+    });
     expect(await peer.call("slime.ping", ["x"])).toEqual(["x"]);
   });
 
   test("errors keep their traceback, causes and codes", async () => {
     const peer = await daemon.actor();
     const error = await peer.call("boom", []).catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ code: "call.failed", message: "[call.failed] RuntimeError: it broke", details: { name: "RuntimeError", where: "boom" }, cause: { message: "[call.failed] KeyError: 'MISSING_FROM_ENVIRONMENT'" } });
+    expect(error).toMatchObject({
+      code: "call.failed",
+      message: "[call.failed] RuntimeError: it broke",
+      details: { name: "RuntimeError", where: "boom" },
+      cause: { message: "[call.failed] KeyError: 'MISSING_FROM_ENVIRONMENT'" },
+    });
     expect(remoteStackOf(error)).toMatch(/fixture_actor\.py", line \d+, in boom/);
-    expect(await peer.call("refuse", []).catch((thrown: unknown) => thrown)).toMatchObject({ code: "engine.state", details: { state: "paused" } });
-    expect(await peer.call("nothing", []).catch((thrown: unknown) => thrown)).toMatchObject({ code: "actor.no_method", details: { method: "nothing" } });
+    expect(await peer.call("refuse", []).catch((thrown: unknown) => thrown)).toMatchObject({
+      code: "engine.state",
+      details: { state: "paused" },
+    });
+    expect(await peer.call("nothing", []).catch((thrown: unknown) => thrown)).toMatchObject({
+      code: "actor.no_method",
+      details: { method: "nothing" },
+    });
     expect(await codeOf(peer.call("on_shutdown", []))).toBe("actor.no_method");
-    expect(await peer.call("unsendable", []).catch((thrown: unknown) => thrown)).toMatchObject({ code: "codec.refused", message: expect.stringContaining("deep[1]: it is a set") as string });
+    expect(await peer.call("unsendable", []).catch((thrown: unknown) => thrown)).toMatchObject({
+      code: "codec.refused",
+      message: expect.stringContaining("deep[1]: it is a set") as string,
+    });
     expect(await codeOf(peer.call("look@nowhere", []))).toBe("config.invalid");
     expect(await peer.call("add", [1])).toBe(6);
   });
@@ -181,7 +260,10 @@ describe.skipIf(!usable)("the Python host", () => {
 
   test("cancellation and deadlines reach async and sync methods", async () => {
     const peer = await daemon.actor({ concurrency: 4 });
-    for (const [method, ready, done] of [["sleep_until_cancelled", "sleeping", "woken"], ["wait_for_cancel", "waiting", "cancelled"]] as const) {
+    for (const [method, ready, done] of [
+      ["sleep_until_cancelled", "sleeping", "woken"],
+      ["wait_for_cancel", "waiting", "cancelled"],
+    ] as const) {
       const controller = new AbortController();
       const call = peer.call(method, [], { signal: controller.signal });
       call.catch(() => undefined);
@@ -196,7 +278,9 @@ describe.skipIf(!usable)("the Python host", () => {
 
   test("a key runs once", async () => {
     const peer = await daemon.actor();
-    expect(await Promise.all([peer.call("add", [1], { idempotencyKey: "k" }), peer.call("add", [1], { idempotencyKey: "k" })])).toEqual([6, 6]);
+    expect(await Promise.all([peer.call("add", [1], { idempotencyKey: "k" }), peer.call("add", [1], { idempotencyKey: "k" })])).toEqual([
+      6, 6,
+    ]);
     expect(await peer.call("add", [1], { idempotencyKey: "k" })).toBe(6);
     expect(await peer.call("look", [])).toBe(6);
   });
@@ -208,7 +292,9 @@ describe.skipIf(!usable)("the Python host", () => {
     const object = await store.putValue(jobId, numbers);
     expect(await peer.call("total", [new Tagged("__stored", object)])).toBe(25_000);
     expect(await peer.call("total", [new Tagged("__ref", { kind: "stored", id: "r", object })])).toBe(25_000);
-    expect(await peer.call("echo", [{ ref: new Tagged("__ref", { kind: "inline", id: "r", value: 3 }) }])).toEqual({ ref: new Tagged("__ref", { kind: "inline", id: "r", value: 3 }) });
+    expect(await peer.call("echo", [{ ref: new Tagged("__ref", { kind: "inline", id: "r", value: 3 }) }])).toEqual({
+      ref: new Tagged("__ref", { kind: "inline", id: "r", value: 3 }),
+    });
     const large = (await peer.call("zeros", [300_000])) as Tagged;
     expect(large.tag).toBe("__stored");
     expect((await store.getValue(large.payload as ObjectDescriptor)).value).toMatchObject({ bytes: { length: 300_000 }, kind: "zeros" });
@@ -226,7 +312,15 @@ describe.skipIf(!usable)("the Python host", () => {
 
   test("a constructor's failure is reported with its traceback, and the host ends", async () => {
     await daemon.assign({ args: encodeValue([-1]) });
-    expect(await daemon.next("host.failed")).toMatchObject({ actorId, incarnation: 2, failure: { code: "actor.creation", details: { className: "Counter" }, cause: { message: "ValueError: cannot start at -1", stack: expect.stringContaining("fixture_actor.py") as string } } });
+    expect(await daemon.next("host.failed")).toMatchObject({
+      actorId,
+      incarnation: 2,
+      failure: {
+        code: "actor.creation",
+        details: { className: "Counter" },
+        cause: { message: "ValueError: cannot start at -1", stack: expect.stringContaining("fixture_actor.py") as string },
+      },
+    });
     expect(await daemon.next("host.exit")).toEqual({ actorId, incarnation: 2, reason: "self", exitCode: 1 });
     expect(await daemon.exited()).toBe(1);
     expect(daemon.stderr).toContain("ValueError: cannot start at -1");
@@ -234,7 +328,9 @@ describe.skipIf(!usable)("the Python host", () => {
 
   test("a missing class names what there is", async () => {
     await daemon.assign({ exportName: "Countre" });
-    expect(await daemon.next("host.failed")).toMatchObject({ failure: { cause: { code: "file.missing", message: expect.stringContaining("Counter, Broken") as string } } });
+    expect(await daemon.next("host.failed")).toMatchObject({
+      failure: { cause: { code: "file.missing", message: expect.stringContaining("Counter, Broken") as string } },
+    });
   });
 
   test("shutdown runs the hook, says so, and exits 0", async () => {
@@ -275,7 +371,11 @@ describe.skipIf(!usable)("the Python host", () => {
 
 describe.skipIf(!usable)("Python's own tests", () => {
   test("pass: golden frames and the rest, with the standard library alone", () => {
-    const run = spawnSync("python3", ["-m", "unittest", "discover", "-s", "tests", "-t", "."], { cwd: pythonDir, encoding: "utf8", env: { PATH: process.env["PATH"], PYTHONDONTWRITEBYTECODE: "1" } });
+    const run = spawnSync("python3", ["-m", "unittest", "discover", "-s", "tests", "-t", "."], {
+      cwd: pythonDir,
+      encoding: "utf8",
+      env: { PATH: process.env["PATH"], PYTHONDONTWRITEBYTECODE: "1" },
+    });
     expect(run.stderr).toMatch(/Ran \d+ tests/);
     expect(run.status, run.stderr).toBe(0);
     expect(readFileSync(join(pythonDir, "tests", "test_golden.py"), "utf8")).toContain("frames.json");

@@ -1,4 +1,4 @@
-import { silentLogger, SlimeError, systemClock, systemRandom } from "@slime/core";
+import { SlimeError, silentLogger, systemClock, systemRandom } from "@slime/core";
 import { connect } from "@slime/rpc";
 import { unbornView } from "../actor-view.js";
 import type { ActorHandle } from "../handle-types.js";
@@ -7,7 +7,12 @@ import { createRuntime, type Runtime } from "../runtime.js";
 import { memoryObjects } from "./memory-store.js";
 
 /** A handle of an actor that lives at a known socket, in a process without a head: for tests and benchmarks of hosts. */
-export function attachTo<T>(where: { readonly clusterId: string; readonly actorId: string; readonly incarnation: number; readonly socket: string }): { readonly handle: ActorHandle<T>; readonly runtime: Runtime } {
+export function attachTo<T>(where: {
+  readonly clusterId: string;
+  readonly actorId: string;
+  readonly incarnation: number;
+  readonly socket: string;
+}): { readonly handle: ActorHandle<T>; readonly runtime: Runtime } {
   const runtime = createRuntime({
     jobId: "job_0000000000000000",
     hello: { clusterId: where.clusterId, who: { kind: "tool", id: "attached", incarnation: 0, pid: process.pid } },

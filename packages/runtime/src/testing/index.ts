@@ -1,2 +1,2 @@
-export { memoryCluster, type MemoryCluster, type MemoryClusterOptions } from "./memory-cluster.js";
 export { attachTo } from "./attach.js";
+export { type MemoryCluster, type MemoryClusterOptions, memoryCluster } from "./memory-cluster.js";

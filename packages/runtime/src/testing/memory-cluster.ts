@@ -2,11 +2,11 @@
  * A cluster in one process for tests of what runs on actors: actors live in this process, calls go through the real codec over
  * in-memory wires, placement always fits. Crashes on demand. Reading `ctx()` after an `await` does not work here: one process, many actors.
  */
-import { seededRandom, silentLogger, SlimeError, systemClock, type Clock, type DeathRecord, type Logger, type Random } from "@slime/core";
-import { decodeValueFrame, openPeer, type ActorSpec as HostSpec, type Hello, type Peer, type PeerOptions } from "@slime/rpc";
+import { type Clock, type DeathRecord, type Logger, type Random, SlimeError, seededRandom, silentLogger, systemClock } from "@slime/core";
+import { decodeValueFrame, type Hello, type ActorSpec as HostSpec, openPeer, type Peer, type PeerOptions } from "@slime/rpc";
 import type { ActorSpec } from "@slime/rpc/control";
-import { memoryPair, type MemoryPair } from "@slime/rpc/testing";
-import { unbornView, type ActorView } from "../actor-view.js";
+import { type MemoryPair, memoryPair } from "@slime/rpc/testing";
+import { type ActorView, unbornView } from "../actor-view.js";
 import { setCurrentRuntime, takeCurrentRuntime } from "../current.js";
 import { definedClass } from "../define-actor.js";
 import type { HandleControls } from "../handle-types.js";
@@ -100,7 +100,17 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
       const args = decodeValueFrame(Uint8Array.from(spec.arguments), runtime.hooks) as readonly unknown[];
       const actor = await constructActor(actorClass, args, {
         spec: hostSpec,
-        context: { actorId: spec.actorId, jobId, nodeId, clusterId, incarnation, gpus: [], placement: null, rank: rank === undefined ? null : Number(rank), gangSize: rank === undefined ? null : Number(spec.env["SLIME_GANG_SIZE"]) },
+        context: {
+          actorId: spec.actorId,
+          jobId,
+          nodeId,
+          clusterId,
+          incarnation,
+          gpus: [],
+          placement: null,
+          rank: rank === undefined ? null : Number(rank),
+          gangSize: rank === undefined ? null : Number(spec.env["SLIME_GANG_SIZE"]),
+        },
         store: runtime.store,
         log,
         onPhase() {},
@@ -111,7 +121,11 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
       cell.life = { actor, runtime, socket };
       tell(cell, { state: "ALIVE", socket, nodeId, pid: incarnation, waiting: [] });
     } catch (error) {
-      tell(cell, { state: "DEAD", socket: null, creationFailure: SlimeError.is(error, "actor.creation") ? error : creationError(hostSpec, error) });
+      tell(cell, {
+        state: "DEAD",
+        socket: null,
+        creationFailure: SlimeError.is(error, "actor.creation") ? error : creationError(hostSpec, error),
+      });
     }
   };
 
@@ -122,7 +136,17 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
     for (const wire of cell.wires) wire.cut(message);
     cell.wires.clear();
     await life?.runtime.close();
-    const death: DeathRecord = { reason, message, pid: cell.view.pid, exitCode: null, signal: orderly ? null : "SIGKILL", oom: false, stderrTail: [], nodeId, atMs: clock.wallMs() };
+    const death: DeathRecord = {
+      reason,
+      message,
+      pid: cell.view.pid,
+      exitCode: null,
+      signal: orderly ? null : "SIGKILL",
+      oom: false,
+      stderrTail: [],
+      nodeId,
+      atMs: clock.wallMs(),
+    };
     const restarts = !orderly && (spec.restartsMax < 0 || cell.view.restarts < spec.restartsMax);
     if (!restarts) return tell(cell, { state: "DEAD", socket: null, death });
     tell(cell, { state: "RESTARTING", socket: null, death, restarts: cell.view.restarts + 1 });
@@ -132,7 +156,8 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
   const dial = async (socket: string, dialler: PeerOptions): Promise<Peer> => {
     const cell = [...cells.values()].find(({ life }) => life?.socket === socket);
     const life = cell?.life;
-    if (cell === undefined || life === null || life === undefined) throw new SlimeError("wire.broken", `nobody listens at ${socket}`, { peer: socket, reason: "gone" });
+    if (cell === undefined || life === null || life === undefined)
+      throw new SlimeError("wire.broken", `nobody listens at ${socket}`, { peer: socket, reason: "gone" });
     const wires = memoryPair(clock);
     cell.wires.add(wires);
     if (cell.stalled) wires.stall("ba");
@@ -153,7 +178,13 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
     async createActor(spec) {
       const known = cells.get(spec.actorId);
       if (known !== undefined) return known.view;
-      const cell: Cell = { spec, view: { ...unbornView({ actorId: spec.actorId, jobId, className: spec.className, name: spec.name }), state: "PENDING_CREATION" }, life: null, wires: new Set(), stalled: false };
+      const cell: Cell = {
+        spec,
+        view: { ...unbornView({ actorId: spec.actorId, jobId, className: spec.className, name: spec.name }), state: "PENDING_CREATION" },
+        life: null,
+        wires: new Set(),
+        stalled: false,
+      };
       cells.set(spec.actorId, cell);
       void start(cell);
       return cell.view;
@@ -178,9 +209,23 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
     },
     async removePlacementGroup(placementGroupId) {
       groups.delete(placementGroupId);
-      for (const cell of cells.values()) if (cell.spec.placementGroupId === placementGroupId && cell.view.state !== "DEAD") await end(cell, "PLACEMENT_REMOVED", "its placement group was removed", true);
+      for (const cell of cells.values())
+        if (cell.spec.placementGroupId === placementGroupId && cell.view.state !== "DEAD")
+          await end(cell, "PLACEMENT_REMOVED", "its placement group was removed", true);
     },
-    nodes: async () => [{ nodeId, state: "ALIVE", hostname: "localhost", address: "127.0.0.1", pid: 1, resources: { CPU: 8 }, available: { CPU: 8 }, gpus: [], labels: {} }],
+    nodes: async () => [
+      {
+        nodeId,
+        state: "ALIVE",
+        hostname: "localhost",
+        address: "127.0.0.1",
+        pid: 1,
+        resources: { CPU: 8 },
+        available: { CPU: 8 },
+        gpus: [],
+        labels: {},
+      },
+    ],
     async kvPut({ key, value, ifAbsent }) {
       const found = kv.has(key);
       if (!(found && ifAbsent)) kv.set(key, value);

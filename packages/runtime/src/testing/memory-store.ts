@@ -1,5 +1,5 @@
-import { ObjectId, SlimeError, type Random } from "@slime/core";
-import { decodeValueFrame, encodeValue, type CodecHooks, type ObjectDescriptor } from "@slime/rpc";
+import { ObjectId, type Random, SlimeError } from "@slime/core";
+import { type CodecHooks, decodeValueFrame, encodeValue, type ObjectDescriptor } from "@slime/rpc";
 import type { ValueStore } from "../ports.js";
 
 /** Stored values as bytes in memory, shared by all runtimes of a test; every read decodes anew, as from the machine's store. */

@@ -10,7 +10,14 @@ import type { Sequence } from "../sequence.js";
 import type { EngineTokenizer } from "../tokenizer.js";
 
 /** A model small enough for a property test, with grouped queries, qk-norm and a vocabulary that is no multiple of 8. */
-export const servedConfig: ModelConfig = tinyConfig({ vocabSize: 26, hiddenSize: 16, intermediateSize: 24, heads: 4, kvHeads: 2, positionsMax: 64 });
+export const servedConfig: ModelConfig = tinyConfig({
+  vocabSize: 26,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  heads: 4,
+  kvHeads: 2,
+  positionsMax: 64,
+});
 
 export const servedWeights = (seed: number): Float32Array => roughWeights(servedConfig, seed);
 
@@ -21,16 +28,31 @@ export const letterTokenizer: EngineTokenizer = {
 };
 
 /** An engine without HTTP over `servedConfig`, to be closed by its user. */
-export async function tinyEngine(limits: Partial<EngineLimits> = {}, options: { readonly version?: string | null; readonly log?: Logger } = {}): Promise<EmbeddedEngine> {
+export async function tinyEngine(
+  limits: Partial<EngineLimits> = {},
+  options: { readonly version?: string | null; readonly log?: Logger } = {},
+): Promise<EmbeddedEngine> {
   const context = { clock: systemClock, random: seededRandom(1), log: options.log ?? silentLogger };
-  const engine = new EmbeddedEngine(servedConfig, letterTokenizer, "tiny", { ...defaultEngineLimits, kvTokensMax: 1_024, runningMax: 16, stepRowsMax: 32, ...limits }, context);
+  const engine = new EmbeddedEngine(
+    servedConfig,
+    letterTokenizer,
+    "tiny",
+    { ...defaultEngineLimits, kvTokensMax: 1_024, runningMax: 16, stepRowsMax: 32, ...limits },
+    context,
+  );
   if (options.version !== null) await engine.updateWeights({ kind: "values", values: servedWeights(5) }, options.version ?? "1");
   return engine;
 }
 
 export function rulesOf(engine: EmbeddedEngine): RequestRules {
   let requests = 0;
-  return { config: engine.config, tokenizer: engine.tokenizer, limits: engine.limits, random: systemRandom, nextSeed: () => childSeed(3, ++requests) };
+  return {
+    config: engine.config,
+    tokenizer: engine.tokenizer,
+    limits: engine.limits,
+    random: systemRandom,
+    nextSeed: () => childSeed(3, ++requests),
+  };
 }
 
 /** Generates for one body of /generate, until all its sequences have ended. */
@@ -39,7 +61,11 @@ export function ask(engine: EmbeddedEngine, body: unknown): Promise<readonly Seq
 }
 
 /** Starts a body of one sequence; `reached` resolves once it has `tokens` output tokens (or has ended), `ended` when it has. */
-export function start(engine: EmbeddedEngine, body: unknown, tokens: number): { readonly sequence: Sequence; readonly reached: Promise<void>; readonly ended: Promise<Sequence> } {
+export function start(
+  engine: EmbeddedEngine,
+  body: unknown,
+  tokens: number,
+): { readonly sequence: Sequence; readonly reached: Promise<void>; readonly ended: Promise<Sequence> } {
   const reached = resolvers<void>();
   const ended = resolvers<Sequence>();
   const [sequence] = engine.submit(parseGenerate(body, rulesOf(engine)).jobs, {
@@ -60,6 +86,16 @@ function resolvers<T>(): { readonly promise: Promise<T>; readonly resolve: (valu
 }
 
 /** What a client would compare of a reply. */
-export function outcome(sequence: Sequence): { readonly ids: readonly number[]; readonly logProbs: readonly number[]; readonly inputs: readonly (number | null)[]; readonly reason: unknown } {
-  return { ids: sequence.outputIds, logProbs: sequence.outputLogProbs, inputs: sequence.inputLogProbs, reason: sequence.state.kind === "finished" ? sequence.state.reason : sequence.state };
+export function outcome(sequence: Sequence): {
+  readonly ids: readonly number[];
+  readonly logProbs: readonly number[];
+  readonly inputs: readonly (number | null)[];
+  readonly reason: unknown;
+} {
+  return {
+    ids: sequence.outputIds,
+    logProbs: sequence.outputLogProbs,
+    inputs: sequence.inputLogProbs,
+    reason: sequence.state.kind === "finished" ? sequence.state.reason : sequence.state,
+  };
 }
