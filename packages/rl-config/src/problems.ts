@@ -118,6 +118,10 @@ function algorithmProblems(config: RunConfig): string[] {
     out.push("--ref-update-interval: nothing uses a reference (give --use-kl-loss or --kl-coef)");
   if (config.refLoad !== null && !derive(config).needsReference)
     out.push("--ref-load: nothing uses a reference (give --use-kl-loss or --kl-coef)");
+  if (config.refNumGpus > 0 && !derive(config).needsReference)
+    out.push("--ref-num-gpus: nothing uses a reference (give --use-kl-loss or --kl-coef)");
+  if (config.refNumGpus > 0 && config.refUpdateInterval !== null)
+    out.push("--ref-update-interval needs the reference in the trainer's ranks: leave --ref-num-gpus out");
   if (config.advantageEstimator.startsWith("reinforce_plus_plus") && !config.normalizeAdvantages)
     out.push(`--advantage-estimator ${config.advantageEstimator} needs --normalize-advantages`);
   if (config.useRolloutLogprobs && config.useTis)

@@ -151,6 +151,12 @@ describe("resolving a configuration", () => {
       one("--advantage-estimator reinforce_plus_plus"),
       "--advantage-estimator reinforce_plus_plus needs --normalize-advantages",
     ],
+    ["reference of its own", one("--ref-num-gpus 1"), "--ref-num-gpus: nothing uses a reference (give --use-kl-loss or --kl-coef)"],
+    [
+      "reference that moves",
+      one("--use-kl-loss --ref-num-gpus 1 --ref-update-interval 2"),
+      "--ref-update-interval needs the reference in the trainer's ranks: leave --ref-num-gpus out",
+    ],
     [
       "tis",
       one("--use-tis --use-rollout-logprobs"),

@@ -64,7 +64,7 @@ async function attempt(words = "", change: (run: OpenedRun, ports: RunPorts) => 
   const sim = new SimWorld(new SimDisk(), { ...simDefaults });
   const clock = frozen(sim.clock);
   const source = await sourceOf();
-  const run = await openRun({
+  const opened = openRun({
     config: configOf(words),
     root: join(root, "outputs", "r1"),
     runId: "r1",
@@ -73,6 +73,8 @@ async function attempt(words = "", change: (run: OpenedRun, ports: RunPorts) => 
     clock,
     log: silentLogger,
   });
+  opened.catch(() => source.close());
+  const run = await opened;
   const simulated = await sim.ports();
   const trainer: RunPorts["trainer"] = {
     ...simulated.trainer,
