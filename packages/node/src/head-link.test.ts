@@ -50,6 +50,32 @@ describe("the link to the head", () => {
     await until("a second welcome", () => seen.welcomes === 2);
     expect(head.hellos.length).toBe(2);
   });
+  it("what is reported between the hello and its welcome follows the hello (L1)", async () => {
+    const written: string[] = [];
+    const link = headLink({
+      address: "memory",
+      dial: () => ({
+        ready: async () => {},
+        open: () => ({ write: (batch) => written.push(...batch.messages.map(({ message }) => message?.$case ?? "")), end() {}, cancel() {}, onData() {}, onOver() {}, onClose: (hear) => hear() }),
+        close() {},
+      }),
+      endOfTurn: queueMicrotask,
+      clock: systemClock,
+      random: seededRandom(1),
+      log: silentLogger,
+      hello: () => nodeHello,
+      heartbeat: (sequence): Heartbeat => ({ sequence, loopLagMs: 0, memoryFreeMib: 0, cpuFraction: 0, storeBytesUsed: 0, gpus: [] }),
+      onWelcome() {},
+      onMessage() {},
+      onRefused() {},
+      onDown() {},
+    });
+    await until("hello", () => written.length === 1);
+    link.send(report("a"));
+    await until("report", () => written.length === 2);
+    expect(written).toEqual(["hello", "actor"]);
+    await link.close();
+  });
   it("drops what an older head says (L2)", async () => {
     const old = await scriptedHead({ clusterId, epoch: 5 });
     const { link, seen } = linkTo(old.address);

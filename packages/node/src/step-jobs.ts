@@ -1,7 +1,7 @@
 import type { HowItDied } from "@slime/platform";
 import type { JobReport, StartJob } from "@slime/rpc/control";
 import { bounded, type Draft, dropNext } from "./draft.js";
-import type { JobState } from "./node-state.js";
+import type { JobState, NodeEvent } from "./node-state.js";
 import { jobUp } from "./reports.js";
 import { endLife } from "./step-actors.js";
 
@@ -37,6 +37,16 @@ export function startJob(draft: Draft, start: StartJob): void {
   const processId = draft.context.newProcessId();
   draft.jobs.set(jobId, { start, processId, pid: 0, logPath: "", stopping: false, next: null });
   draft.effects.push({ kind: "launch_driver", processId, start });
+}
+
+/** A driver of an earlier life, with its record: ended attempts keep theirs until their job is forgotten, so the newest counts. */
+export function adoptJob(draft: Draft, { processId, pid, logPath, start }: Extract<NodeEvent, { readonly kind: "adopted_job" }>): void {
+  const jobId = start.spec?.jobId ?? "";
+  const known = draft.jobs.get(jobId);
+  const newest = known === undefined || known.start.attempt < start.attempt;
+  if (newest) draft.jobs.set(jobId, { start, processId, pid, logPath, stopping: false, next: null });
+  const older = newest ? known?.processId : processId;
+  if (older !== undefined) draft.effects.push({ kind: "end", processId: older, graceMs: 0, reason: "a newer attempt is here (N6)" });
 }
 
 /** Ends a driver within its grace; one that is over is said again. */

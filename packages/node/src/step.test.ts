@@ -265,7 +265,7 @@ describe("what waits for an end", () => {
     m.send({ kind: "start_job", start: jobStart("j", 3) });
     expect(kinds(m.send({ kind: "stop_job", jobId: "j", graceMs: 0 }))).toEqual(["end", "job ended"].reverse());
   });
-  it("of an actor's records the newest incarnation is adopted, in whatever order they are found", () => {
+  it("of an actor's or driver's records the newest is adopted, in whatever order they are found", () => {
     for (const order of [
       [1, 2],
       [2, 1],
@@ -288,6 +288,9 @@ describe("what waits for an end", () => {
         actor: { actorId: "a", incarnation: 2, jobId: "j", state: "alive", socketPath: "/s" },
       });
       expect(inventory(m.state()).actors).toMatchObject([{ incarnation: 2, pid: 2, socket: "/s" }]);
+      for (const attempt of order) m.send({ kind: "adopted_job", processId: `d${attempt}`, pid: attempt, logPath: "", start: jobStart("j", attempt) });
+      m.send({ kind: "ended", processId: "d1", pid: 1, death: died() });
+      expect(inventory(m.state()).jobs).toMatchObject([{ attempt: 2, pid: 2 }]);
     }
   });
 });

@@ -5,7 +5,7 @@ import { nodeLimits } from "./limits.js";
 import type { NodeEffect, NodeEvent, NodeState, TimerKey } from "./node-state.js";
 import { actorReport, actorUp, bundlesUp } from "./reports.js";
 import { adoptActor, endLife, hostAlive, hostEnded, hostExit, hostFailed, hostRegistered, startActor, stopActor } from "./step-actors.js";
-import { driverEnded, forgetJob, startJob, stopJob } from "./step-jobs.js";
+import { adoptJob, driverEnded, forgetJob, startJob, stopJob } from "./step-jobs.js";
 
 export interface Step {
   readonly state: NodeState;
@@ -78,14 +78,7 @@ function apply(draft: Draft, event: NodeEvent): void {
     case "adopted_host":
       return void draft.hosts.set(event.processId, { kind: "starting", language: event.language, actorId: null });
     case "adopted_job":
-      return void draft.jobs.set(event.start.spec?.jobId ?? "", {
-        start: event.start,
-        processId: event.processId,
-        pid: event.pid,
-        logPath: event.logPath,
-        stopping: false,
-        next: null,
-      });
+      return adoptJob(draft, event);
     case "adopted_bundles":
       draft.bundles = event.bundles;
       return;
