@@ -98,7 +98,7 @@ class Work {
   submit(): void {
     const name = `j${++this.#numbers}`;
     const dice = this.#dice;
-    const script = dice.pick(["runs", "runs", `exits-0-after-${dice.below(60_000)}`, `exits-1-after-${dice.below(40_000)}`, "runs+stubborn"]) ?? "runs";
+    const script = dice.pick(["runs", "runs", "runs", "runs", `exits-0-after-${dice.below(60_000)}`, `exits-1-after-${dice.below(40_000)}`, "runs+stubborn"]) ?? "runs";
     const wish = { name, script, attempts: 1 + dice.below(3) };
     this.#until(() => this.#cluster.submit(wish));
     this.jobs.push(name);
@@ -174,7 +174,7 @@ class Work {
   }
 }
 
-const works = ["submit", "group", "actor", "actor", "actor", "put", "stopJob", "kill", "removeGroup"] as const;
+const works = ["submit", "submit", "group", "group", "actor", "actor", "actor", "actor", "actor", "actor", "put", "stopJob", "kill", "removeGroup"] as const;
 
 /** Runs one life. Quiescence: every fault undone, then as long as the slowest promise takes (grace after a restart, orphans, adoption). */
 export async function chaos(options: ChaosOptions): Promise<ChaosOutcome> {
@@ -186,7 +186,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosOutcome> {
     seed: options.seed,
     nodes,
     gpus: 1 + dice.below(3),
-    cpus: 16,
+    cpus: 64,
     poolSize: dice.below(2),
     delayMs: dice.pick([[1, 2], [1, 60], [5, 400]] as const) ?? [1, 2],
     loss: dice.pick([0, 0, 0.01]) ?? 0,
@@ -194,8 +194,11 @@ export async function chaos(options: ChaosOptions): Promise<ChaosOutcome> {
     keepaliveMs: dice.chance(0.5) ? [4_000, 65_000] : [60_000, 60_000],
   });
   const work = new Work(cluster, dice);
-  work.submit();
-  await cluster.run(500);
+  for (let at = 0; at < 3; at++) work.submit();
+  await cluster.run(1_000);
+  for (let at = 0; at < 4; at++) work.group();
+  for (let at = 0; at < 4; at++) work.actor();
+  await cluster.run(1_000);
   const names = options.faults ?? faultNames;
   for (let at = 0; at < (options.steps ?? 40); at++) {
     const fault = dice.chance(0.45) ? dice.pick(names) : undefined;
@@ -237,11 +240,11 @@ async function peace(cluster: SimulatedCluster): Promise<void> {
     machine.daemon?.thaw();
     machine.startDaemon();
   }
-  await cluster.run(150_000);
+  await cluster.run(90_000);
 }
 
 async function stop(cluster: SimulatedCluster): Promise<void> {
   const stopped = cluster.head.ask({ kind: "cluster.stop", graceMs: 2_000, waitMs: 60_000 }).catch((error: unknown) => cluster.laws.fail("L9", `the cluster's stop failed: ${String(error)}`));
-  await cluster.run(30_000);
+  await cluster.run(20_000);
   await Promise.race([stopped, Promise.resolve(cluster.laws.gone())]);
 }

@@ -107,14 +107,9 @@ export class SimulatedCluster {
       random: this.random,
       network: this.network,
       events: {
-        publish: (name, fields) => {
-          this.events.push({ atMs: this.clock.nowMs(), name, fields: fields as EventFields<EventName> });
-          this.say(eventLine(name, fields as EventFields<EventName>, this.names));
-          const head = this.head.head;
-          if (name === "job.ended" && head !== null) this.laws.jobGone(head.state, (fields as EventFields<"job.ended">).jobId);
-        },
+        publish: (name, fields) => this.#heard({ atMs: this.clock.nowMs(), name, fields: fields as EventFields<EventName> }),
       },
-      onChange: (head) => this.laws.turned(head.state),
+      onDurable: (tables) => this.laws.written(tables),
       onListening: (head) => this.laws.remembered(head.state),
       trace: (line) => this.say(line),
     });
@@ -231,8 +226,8 @@ export class SimulatedCluster {
   whisperStale(name: string): void {
     const machine = this.machine(name);
     const { daemon } = machine;
-    const epoch = (this.head.head?.epoch ?? 1) - 1;
-    if (daemon === null || !daemon.living || daemon.frozen || !daemon.welcomed || epoch < 1) return;
+    const epoch = (daemon?.epoch ?? 0) - 1;
+    if (daemon === null || !daemon.living || daemon.frozen || epoch < 1) return;
     const before = daemon.state;
     const messages = [
       ...[...before.actors.keys()].map((actorId) => ({ message: { $case: "stopActor" as const, value: { actorId, incarnation: 0, graceMs: 0, reason: "KILLED" } } })),
@@ -248,6 +243,15 @@ export class SimulatedCluster {
   async close(): Promise<void> {
     this.head.crash();
     for (const machine of this.machines.values()) machine.killDaemon();
+  }
+
+  #heard(event: SimEvent): void {
+    this.events.push(event);
+    this.say(eventLine(event.name, event.fields, this.names));
+    const { actorId, incarnation, jobId, attempt, message } = event.fields as { readonly actorId?: string; readonly incarnation?: number; readonly jobId?: string; readonly attempt?: number; readonly message?: string };
+    if (message?.includes("was lost") === true) this.laws.lost(actorId ?? jobId ?? "", incarnation ?? attempt ?? 0);
+    const head = this.head.head;
+    if (event.name === "job.ended" && head !== null && jobId !== undefined) this.laws.jobGone(head.state, jobId);
   }
 
   #id(name: string, create: () => string): string {

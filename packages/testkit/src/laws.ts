@@ -4,7 +4,7 @@
  * beyond its whole: not by processes of a machine, not by a daemon's promises, not in the head's plans; L6 what was acknowledged is there
  * after a crash; L7 everything comes to rest where it belongs; L8 an older head's words change nothing; L9 nothing is left.
  */
-import type { Head } from "@slime/head";
+import type { Head, MemoryDisk } from "@slime/head";
 import { gpuShares, reservedShares, sumShares } from "@slime/node/machine";
 import type { Names } from "./names.js";
 import type { SimDaemon } from "./sim-daemon.js";
@@ -13,6 +13,8 @@ import type { SimProcess } from "./sim-process.js";
 
 type HeadState = Head["state"];
 type ActorRecord = NonNullable<ReturnType<HeadState["actors"]["get"]>>;
+type GroupRecord = NonNullable<ReturnType<HeadState["groups"]["get"]>>;
+type JobRecord = NonNullable<ReturnType<HeadState["jobs"]["get"]>>;
 
 const wholeGpu = 10_000;
 const jobEnded = ({ state }: { readonly state: string }): boolean => state === "SUCCEEDED" || state === "FAILED" || state === "STOPPED";
@@ -28,6 +30,7 @@ export class Laws {
   readonly #view: LawsView;
   readonly #incarnations = new Map<string, number>();
   readonly #dead = new Set<string>();
+  readonly #lost = new Set<string>();
   readonly #endedJobs = new Map<string, string>();
   readonly #acknowledged = { jobs: new Set<string>(), actors: new Set<string>(), groups: new Set<string>(), kv: new Map<string, Set<string>>() };
 
@@ -43,6 +46,11 @@ export class Laws {
   #breaks(law: string, how: string): void {
     const line = this.#view.names.shown(`${law} at ${this.#view.nowMs()} ms: ${how}`);
     if (this.broken.length < 100 && !this.broken.includes(line)) this.broken.push(line);
+  }
+
+  /** A life's node was lost with it: if it lives on there, it is ended when the node is back, and nobody waits for that. */
+  lost(id: string, life: number): void {
+    this.#lost.add(`${id}#${life}`);
   }
 
   acknowledged(table: "jobs" | "actors" | "groups", id: string): void {
@@ -78,6 +86,7 @@ export class Laws {
   /** A daemon has judged: L5 at the level of its promises. */
   judged(machine: SimMachine, daemon: SimDaemon): void {
     const { state } = daemon;
+    if (!daemon.settled) return;
     const outside = [...state.actors.values()].flatMap(({ life }) => {
       const spec = life?.start.spec;
       return life === null || spec === undefined || spec.placementGroupId !== "" ? [] : [gpuShares(spec.resources["GPU"] ?? 0, life.start.gpuIndices)];
@@ -87,16 +96,17 @@ export class Laws {
     }
   }
 
-  /** A durable turn of the head: L4 and L5 in its records. */
-  turned(state: HeadState): void {
-    for (const actor of state.actors.values()) {
+  /** A commit of the head: L4, L5 and L7 in what is durable. */
+  written(tables: MemoryDisk["tables"]): void {
+    const actors = [...tables.actors.values()] as readonly ActorRecord[];
+    for (const actor of actors) {
       const known = this.#incarnations.get(actor.actorId) ?? 0;
       if (actor.incarnation < known) this.#breaks("L4", `${actor.actorId} went from incarnation ${known} back to ${actor.incarnation}`);
       this.#incarnations.set(actor.actorId, actor.incarnation);
       if (actor.state === "DEAD") this.#dead.add(actor.actorId);
       else if (this.#dead.has(actor.actorId)) this.#breaks("L4", `${actor.actorId} was DEAD and is ${actor.state}`);
     }
-    for (const job of state.jobs.values()) {
+    for (const job of tables.jobs.values() as Iterable<JobRecord>) {
       const ended = this.#endedJobs.get(job.jobId);
       if (ended !== undefined && ended !== job.state) this.#breaks("L7", `${job.jobId} was ${ended} and is ${job.state}`);
       if (jobEnded(job)) this.#endedJobs.set(job.jobId, job.state);
@@ -105,8 +115,8 @@ export class Laws {
     const hold = (nodeId: string, gpuIndices: readonly number[], units: number) => {
       for (const [gpu, share] of gpuShares(units, gpuIndices)) held.set(`${nodeId} GPU ${gpu}`, (held.get(`${nodeId} GPU ${gpu}`) ?? 0) + share);
     };
-    for (const group of state.groups.where("life", "live")) for (const bundle of group.plan) hold(bundle.nodeId, bundle.gpuIndices, bundle.resources["GPU"] ?? 0);
-    for (const actor of state.actors.where("life", "live")) if (actor.place !== null && actor.place.bundle === null) hold(actor.place.nodeId, actor.place.gpuIndices, actor.spec.resources["GPU"] ?? 0);
+    for (const group of tables.groups.values() as Iterable<GroupRecord>) for (const bundle of group.plan) hold(bundle.nodeId, bundle.gpuIndices, bundle.resources["GPU"] ?? 0);
+    for (const { place, spec } of actors) if (place !== null && place.bundle === null) hold(place.nodeId, place.gpuIndices, spec.resources["GPU"] ?? 0);
     for (const [what, units] of held) if (units > wholeGpu) this.#breaks("L5", `the head planned ${what} ${units / wholeGpu} times`);
   }
 
@@ -192,14 +202,15 @@ export class Laws {
     }
   }
 
-  /** L9 for one job: called when the head says it is over. */
+  /** L9 for one job: called when the head says it is over. What a lost node brought back is being ended, and is not counted. */
   jobGone(state: HeadState, jobId: string): void {
     for (const machine of this.#view.machines()) {
       const node = state.nodes.get(machine.nodeId);
       if (node === undefined || (node.state !== "ALIVE" && node.state !== "SUSPECT")) continue;
       for (const process of machine.processes()) {
         const spec = process.actor?.spec;
-        if (process.job?.spec?.jobId === jobId || (spec?.jobId === jobId && spec.lifetime !== "detached")) this.#breaks("L9", `${jobId} is over, but ${spec?.actorId ?? "its driver"} lives on ${machine.name}`);
+        const stray = this.#lost.has(process.job !== null ? `${jobId}#${process.job.attempt}` : `${spec?.actorId}#${process.actor?.incarnation}`);
+        if (!stray && (process.job?.spec?.jobId === jobId || (spec?.jobId === jobId && spec.lifetime !== "detached"))) this.#breaks("L9", `${jobId} is over, but ${spec?.actorId ?? "its driver"} lives on ${machine.name}`);
       }
     }
   }

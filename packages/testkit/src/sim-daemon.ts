@@ -44,8 +44,10 @@ export class SimDaemon {
   state: NodeState = emptyNode;
   living = true;
   frozen = false;
-  /** A head has welcomed this life. */
-  welcomed = false;
+  /** Epoch of the head that welcomed this life last; 0 before. */
+  epoch = 0;
+  /** It has found out what its earlier lives left. */
+  settled = false;
   readonly machine: SimMachine;
   readonly clock: Clock;
   readonly #world: DaemonWorld;
@@ -178,10 +180,12 @@ export class SimDaemon {
   async #join(random: Random): Promise<void> {
     await Promise.resolve(); // the machine knows its daemon from here on
     const { machine } = this;
-    const adopted: Adopted[] = [...machine.records.values()];
+    // Found in the order of their names, which says nothing.
+    const adopted: Adopted[] = [...machine.records.values()].sort((a, b) => (a.record.processId < b.record.processId ? -1 : 1));
     this.dispatch({ kind: "adopted_bundles", bundles: machine.committedBundles() });
     for (const each of adopted) this.dispatch(adoptionEvent(each, "/sim/log"));
     for (const { record } of adopted) machine.reportIfEnded(record.processId);
+    this.settled = true;
     await settle(adopted, () => this.state, (processId) => this.#spoken.has(processId), (processId) => machine.isLiving(processId), this.clock);
     if (!this.living) return;
     this.#link = headLink({
@@ -193,8 +197,8 @@ export class SimDaemon {
       log: silentLogger,
       hello: () => this.#hello(),
       heartbeat: (sequence) => ({ sequence, loopLagMs: 0, memoryFreeMib: 1_024, cpuFraction: 0, storeBytesUsed: 0, gpus: [] }),
-      onWelcome: () => {
-        this.welcomed = true;
+      onWelcome: ({ epoch }) => {
+        this.epoch = epoch;
         if (!this.state.stopping) this.#advance(fill(this.state, this.#context));
       },
       onMessage: (down) => {

@@ -4,6 +4,8 @@ import { SlimeError, type Clock, type Random } from "@slime/core";
 export interface SimDiskOptions {
   readonly clock: Clock;
   readonly random: Random;
+  /** After each commit, with all that is durable now. */
+  readonly onDurable: (tables: MemoryDisk["tables"]) => void;
 }
 
 /** The head's disk: it outlives heads, takes its time, and can be full. */
@@ -21,7 +23,7 @@ const never = () => new Promise<never>(() => {});
  * Half of a commit's time passes before it is durable, half after: a head that is killed in the first half loses it, one that is
  * killed in the second finds it again though nobody was told.
  */
-export function simDisk(disk: MemoryDisk, { clock, random }: SimDiskOptions): SimDisk {
+export function simDisk(disk: MemoryDisk, { clock, random, onDurable }: SimDiskOptions): SimDisk {
   const wait = (ms: number) => new Promise<void>((resolve) => void clock.after(ms, resolve));
   const self: SimDisk = {
     commitMs: [0, 0],
@@ -37,6 +39,7 @@ export function simDisk(disk: MemoryDisk, { clock, random }: SimDiskOptions): Si
           if (!alive()) return never();
           if (self.full) throw new SlimeError("disk.full", "the simulated disk is full", { path: "head", needed: null });
           await inner.commit(changes, headMs);
+        onDurable(disk.tables);
           await wait(halfMs);
           if (!alive()) return never();
         },

@@ -1,5 +1,5 @@
 import { silentLogger, SlimeError, type Clock, type Random } from "@slime/core";
-import { memoryDisk, openHead, type Ask, type Head } from "@slime/head";
+import { memoryDisk, openHead, type Ask, type Head, type MemoryDisk } from "@slime/head";
 import type { HeadDialler } from "@slime/node/machine";
 import { ClientDownBatch, ClientUpBatch, NodeDownBatch, NodeUpBatch, type ClientDown, type NodeDown } from "@slime/rpc/control";
 import type { EventSink } from "@slime/telemetry";
@@ -11,8 +11,8 @@ export interface SimHeadOptions {
   readonly random: Random;
   readonly network: SimNetwork;
   readonly events: EventSink;
-  /** After every durable turn of a life. */
-  readonly onChange: (head: Head) => void;
+  /** After each commit, with all that is durable now. */
+  readonly onDurable: (tables: MemoryDisk["tables"]) => void;
   /** A life has read its disk and listens. */
   readonly onListening: (head: Head) => void;
   readonly trace: (line: string) => void;
@@ -55,13 +55,12 @@ export class SimHead {
     if (this.#life !== null) return;
     const life: Life = { number: ++this.#lives, head: null, living: true, ends: new Set(), onDeath: new Set() };
     this.#life = life;
-    const { clock, random, events, onChange, onListening, trace } = this.#options;
+    const { clock, random, events, onListening, trace } = this.#options;
     const sink: EventSink = { publish: (name, fields) => void (life.living && events.publish(name, fields)) };
     void openHead({ store: this.disk.storeOf(() => life.living), clock, random, log: silentLogger, events: sink }).then((head) => {
       if (!life.living) return void head.close();
       life.head = head;
       this.clusterId = head.clusterId;
-      head.onChange(() => void (life.living && onChange(head)));
       head.announce({ address: "sim", httpAddress: "", eventsEndpoint: "" });
       trace(`head listens, epoch ${head.epoch}`);
       onListening(head);
