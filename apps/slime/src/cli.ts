@@ -24,14 +24,15 @@ export async function runCli(program: Command, argv: readonly string[] = process
 /** Writes what went wrong to stderr and returns the exit code. */
 export function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : usageExitCode;
-  const issues = SlimeError.isAny(error) && "issues" in error.details ? (error.details.issues as readonly string[]) : [];
-  if (issues.length > 1) {
-    process.stderr.write(`error: ${issues.length} problems\n${issues.map((issue) => `  - ${issue}\n`).join("")}`);
+  const known = SlimeError.isAny(error) ? error : null;
+  const issues = known !== null && "issues" in known.details ? (known.details.issues as readonly string[]) : [];
+  if (known !== null && issues.length > 1) {
+    process.stderr.write(`error: [${known.code}] ${issues.length} problems\n${issues.map((issue) => `  - ${issue}\n`).join("")}`);
   } else {
     const [first, ...causes] = causeChain(error);
     process.stderr.write(`error: ${first ?? String(error)}\n${causes.map((cause) => `  because: ${cause}\n`).join("")}`);
   }
-  if (!SlimeError.isAny(error) && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
+  if (known === null && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
   return factsOf(error).exitCode;
 }
 
