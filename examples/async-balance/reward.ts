@@ -1,10 +1,9 @@
-/** Tokens that an answer may have: --rollout-max-response-len. */
-const wanted = 48;
-
-/** The share of the answer's places that count up, digit after digit: `012345678901…`. Long answers are right, so generation has work. */
-export function reward(_args: unknown, sample: { readonly response: string }): number {
-  const answer = sample.response.replaceAll("<eos>", "");
-  let right = 0;
-  for (let at = 0; at < Math.min(wanted, answer.length); at++) if (answer[at] === String(at % 10)) right++;
-  return right / wanted;
+/**
+ * The share of an answer's characters that are digits of its prompt. All answers have the same length, so this alone tells them apart:
+ * about one character in four is right by chance, and a model that copies is always right.
+ */
+export function reward(_args: unknown, sample: { readonly prompt: string; readonly response: string }): number {
+  const answer = [...sample.response.replaceAll(/<[a-z]+>/g, "?")];
+  const digits = new Set([...sample.prompt].filter((character) => /\d/.test(character)));
+  return answer.filter((character) => digits.has(character)).length / Math.max(1, answer.length);
 }

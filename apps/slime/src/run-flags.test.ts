@@ -26,7 +26,7 @@ describe("slime plan", () => {
   it("says what a run would be", () => {
     const { config } = readRunFlags(
       "async",
-      "--config examples/async-balance/run.yaml --async-buffer-size 4 --update-weights-interval 2 --rollout-num-gpus 2 --save-interval 5".split(
+      "--config examples/async-balance/run.yaml --num-rollout 20 --async-buffer-size 4 --update-weights-interval 2 --rollout-num-gpus 2 --save-interval 5".split(
         " ",
       ),
     );
