@@ -8,7 +8,8 @@ import { type FinishedRollout, generateRollout } from "./generation.js";
 import { type Journal, openJournal } from "./journal.js";
 import type { CheckpointMark, LoopCommand, LoopEvent, LoopState } from "./loop-state.js";
 import { decodeManifest, type Manifest } from "./manifest.js";
-import type { FleetEvent, RunPorts, StoredCheckpoint } from "./ports.js";
+import type { FleetEvent, RunPorts } from "./ports.js";
+import type { StoredCheckpoint } from "./run-records.js";
 import { PromptDesk } from "./prompt-desk.js";
 import { reduce } from "./reducer.js";
 import { type Era, PhaseDeadlines, type RunContext, spanned, trainerOp } from "./run-context.js";
@@ -30,15 +31,13 @@ export interface RunOptions {
 
 /** How long a rollback waits for what it aborted. */
 export const settleMsMax = 30_000;
-/** Tries of bringing one restarted engine to the current weights before it is restarted again. */
-export const catchUpTriesMax = 3;
 
 /** Runs to the end. @throws what stopped the run: a SlimeError whose facts give the exit code, or the signal's reason. */
 export async function runLoop(ports: RunPorts, settings: RunSettings, options: RunOptions): Promise<RunSummary> {
   const journal = await openJournal(ports.storage, settings.loop, ports);
-  const shell = new RunShell(ports, settings, options, journal);
   try {
-    return await shell.run();
+    const checkpoints = await KnownCheckpoints.find({ storage: ports.storage, log: ports.log, load: options.load, verify: options.verify });
+    return await new RunShell(ports, settings, options, { journal, checkpoints }).run();
   } finally {
     await journal.close();
   }
@@ -61,10 +60,8 @@ class RunShell {
   #era: LiveEra;
   /** What the current era began and has not ended. */
   #running = new Set<Promise<unknown>>();
-  #doing = new Map<string, number>();
-  #known: readonly (StoredCheckpoint & { readonly content: Manifest })[] = [];
-  #progressMs: number;
-  #watchdog: Timer | null = null;
+  readonly #checkpoints: KnownCheckpoints;
+  readonly #stall: StallWatch;
   #error: unknown = null;
   #lastLoss: unknown = null;
   /** Starts come one after the other; one that was overtaken does nothing. */
@@ -74,14 +71,15 @@ class RunShell {
   #resolve: () => void = () => {};
   #reject: (reason: unknown) => void = () => {};
 
-  constructor(ports: RunPorts, settings: RunSettings, options: RunOptions, journal: Journal) {
+  constructor(ports: RunPorts, settings: RunSettings, options: RunOptions, past: { readonly journal: Journal; readonly checkpoints: KnownCheckpoints }) {
     this.#ports = ports;
     this.#settings = settings;
     this.#options = options;
-    this.#journal = journal;
-    this.#state = journal.replayed;
+    this.#journal = past.journal;
+    this.#checkpoints = past.checkpoints;
+    this.#state = past.journal.replayed;
+    this.#stall = new StallWatch(ports.clock, settings.stallMs);
     this.#startedMs = ports.clock.nowMs();
-    this.#progressMs = this.#startedMs;
     this.#era = this.#newEra(this.#state.era);
     this.#done = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -107,7 +105,7 @@ class RunShell {
         loss: null,
         laneIdleSinceMs: this.#startedMs,
       },
-      progressed: () => this.#progressed(),
+      progressed: () => this.#stall.progressed(),
       show: (now) => this.#show(now),
     };
   }
@@ -117,47 +115,25 @@ class RunShell {
     signal?.throwIfAborted();
     const onAbort = () => this.#reject(signal?.reason);
     signal?.addEventListener("abort", onAbort, { once: true });
-    using _subscription = this.#ports.fleet.subscribe((event) => this.#fleetEvent(event));
+    // While the trainer starts, the start itself fails and says so.
+    const onTrainerDeath = (reason: string) => {
+      if (this.#state.phase === "running") this.#emit({ kind: "trainer.lost", era: this.#state.era, reason });
+    };
+    using _subscription = this.#ports.fleet.subscribe(fleetWatch(this.#context, onTrainerDeath));
     try {
-      const newest = await this.#newestCheckpoint();
-      const mark = newest === null ? null : { name: newest.name, trained: newest.content.trained };
-      const versionMax = Math.max(0, ...this.#known.map(({ content }) => content.weightVersion));
-      this.#watch();
-      this.#emit({ kind: "attempt.started", checkpoint: mark, versionMax });
+      const { newest, versionMax } = this.#checkpoints;
+      this.#stall.start((error) => {
+        this.#error = error;
+        this.#reject(error);
+      });
+      this.#emit({ kind: "attempt.started", checkpoint: newest && { name: newest.name, trained: newest.content.trained }, versionMax });
       await this.#done;
-      return summaryOf(this.#context, this.#state, this.#ports.clock.nowMs() - this.#startedMs, this.#known.at(-1)?.directory ?? null);
+      return summaryOf(this.#context, this.#state, this.#ports.clock.nowMs() - this.#startedMs, this.#checkpoints.newest?.directory ?? null);
     } finally {
       signal?.removeEventListener("abort", onAbort);
-      this.#watchdog?.cancel();
+      this.#stall.stop();
       await this.#endEra("the run ended");
     }
-  }
-
-  /** The newest checkpoint that is whole; damaged ones are passed over, and said. */
-  async #newestCheckpoint(): Promise<(StoredCheckpoint & { readonly content: Manifest }) | null> {
-    const own = await this.#ports.storage.checkpoints();
-    const candidates = own.length > 0 || this.#options.load === undefined ? own : [this.#options.load];
-    const whole: (StoredCheckpoint & { readonly content: Manifest })[] = [];
-    let newest: (StoredCheckpoint & { readonly content: Manifest }) | null = null;
-    for (const stored of [...candidates].reverse()) {
-      try {
-        const content = decodeManifest(stored.manifest, `${stored.directory}/manifest.json`);
-        if (newest === null) await this.#options.verify(stored, content);
-        newest ??= { ...stored, content };
-        whole.unshift({ ...stored, content });
-      } catch (error) {
-        if (!SlimeError.is(error, "checkpoint.invalid")) throw error;
-        this.#ports.log.error("checkpoint.invalid", { name: stored.name, reason: error.message, taken: "the one before it" });
-      }
-    }
-    if (candidates.length > 0 && newest === null) {
-      throw new SlimeError("checkpoint.invalid", "no checkpoint of this run is whole: start a new run directory, or restore one of them", {
-        path: candidates.at(-1)?.directory ?? "",
-        reason: "all are damaged",
-      });
-    }
-    this.#known = whole;
-    return newest;
   }
 
   #emit(event: LoopEvent): void {
@@ -175,22 +151,15 @@ class RunShell {
     for (let event = this.#events.shift(); event !== undefined; event = this.#events.shift()) {
       if ("era" in event && event.era !== this.#state.era) continue;
       await this.#journal.append(event);
-      this.#progressed();
+      this.#stall.progressed();
       const before = this.#state;
       const { state, commands } = reduce(this.#settings.loop, before, event);
       this.#state = state;
-      if (event.kind === "saved") await this.#learnCheckpoint(event.checkpoint);
+      if (event.kind === "saved") await this.#checkpoints.learn(event.checkpoint);
       // Whatever ended a job of the lane freed it; the next job may begin in this very turn.
       if (before.lane !== null && state.lane !== before.lane) this.#context.tally.laneIdleSinceMs = this.#ports.clock.nowMs();
       for (const command of commands) this.#carryOut(command);
     }
-  }
-
-  async #learnCheckpoint(mark: CheckpointMark): Promise<void> {
-    const stored = (await this.#ports.storage.checkpoints()).find(({ name }) => name === mark.name);
-    invariant(stored !== undefined, `checkpoint ${mark.name} was saved and is not there`);
-    const content = decodeManifest(stored.manifest, `${stored.directory}/manifest.json`);
-    this.#known = [...this.#known.filter(({ name }) => name !== mark.name), { ...stored, content }];
   }
 
   #carryOut(command: LoopCommand): void {
@@ -225,7 +194,7 @@ class RunShell {
   /** Starts a piece of the era's work; its end becomes an event, unless the era is over. */
   #begin(what: string, work: (era: Era) => Promise<LoopEvent>): void {
     const era = this.#era;
-    this.#doing.set(what, this.#ports.clock.nowMs());
+    this.#stall.began(what);
     const running = work(era)
       .then(
         (event) => {
@@ -237,7 +206,7 @@ class RunShell {
       )
       .finally(() => {
         this.#running.delete(running);
-        this.#doing.delete(what);
+        this.#stall.ended(what);
       });
     this.#running.add(running);
   }
@@ -263,7 +232,7 @@ class RunShell {
     this.#era = this.#newEra(number);
     const isRollback = this.#hasStarted;
     this.#hasStarted = true;
-    const from = this.#known.find(({ name }) => name === checkpoint?.name) ?? null;
+    const from = this.#checkpoints.named(checkpoint?.name ?? null);
     this.#begin(checkpoint === null ? "starting" : `resuming from ${checkpoint.name}`, async (era) => {
       if (isRollback) {
         ports.progress.done(`${reason}; back to ${checkpoint?.name ?? "the beginning"}`);
@@ -305,7 +274,7 @@ class RunShell {
           groups: this.#settings.generation.groups,
           signal: era.signal,
           onProgress: (done, groups) => {
-            this.#progressed();
+            this.#stall.progressed();
             this.#show(`generating ${done}/${groups}`);
           },
         },
@@ -333,73 +302,6 @@ class RunShell {
     const given = new AbortController();
     await Promise.race([Promise.allSettled(running), sleep(this.#ports.clock, settleMsMax, given.signal).catch(() => {})]);
     given.abort();
-  }
-
-  #fleetEvent(event: FleetEvent): void {
-    const { log } = this.#ports;
-    switch (event.kind) {
-      case "engine.died":
-        log.warn("engine.died", { engine: event.engineId, reason: event.reason });
-        this.#context.push.forget(event.url);
-        return;
-      case "engine.started":
-        log.info("engine.started", { engine: event.engineId });
-        if (this.#context.push.version() > 0) void this.#catchUp(event.engineId, event.url, 1);
-        return;
-      case "router.died":
-        log.warn("router.died", { reason: event.reason });
-        return;
-      case "router.started":
-        this.#context.push.reopen().catch((error: unknown) => log.error("router.reopen.failed", { reason: causeChain(error).join(": ") }));
-        return;
-      case "worker.died":
-        log.warn("worker.died", { worker: event.worker, reason: event.reason });
-        return;
-      case "trainer.died":
-        // While it starts, the start itself fails and says so.
-        if (this.#state.phase === "running") this.#emit({ kind: "trainer.lost", era: this.#state.era, reason: event.reason });
-        return;
-    }
-  }
-
-  /** A restarted engine holds old weights: it gets the current ones, verified, before any request. */
-  async #catchUp(engineId: string, url: string, tries: number): Promise<void> {
-    const { push, ports, deadlines } = this.#context;
-    try {
-      await push.catchUp({ url, version: push.version(), timeoutMs: deadlines.timeoutMs("push") });
-      ports.log.info("engine.caught_up", { engine: engineId, version: push.version() });
-      this.#progressed();
-    } catch (error) {
-      const reason = causeChain(error).join(": ");
-      ports.log.warn("engine.catch_up.failed", { engine: engineId, tries, reason });
-      if (SlimeError.is(error, "engine.unavailable") || push.stateOf(url) === "quarantined") return;
-      if (tries < catchUpTriesMax) await this.#catchUp(engineId, url, tries + 1);
-      else await ports.fleet.restart(engineId, reason).catch(() => {});
-    }
-  }
-
-  #progressed(): void {
-    this.#progressMs = this.#ports.clock.nowMs();
-  }
-
-  /** S3. */
-  #watch(): void {
-    this.#watchdog = this.#ports.clock.after(this.#settings.stallMs / 4, () => {
-      const now = this.#ports.clock.nowMs();
-      const silentMs = now - this.#progressMs;
-      if (silentMs < this.#settings.stallMs) {
-        this.#watch();
-        return;
-      }
-      const doing = [...this.#doing].map(([what, since]) => `${what} (${Math.round((now - since) / 1_000)} s)`);
-      const what = doing.length > 0 ? doing.join(", ") : `nothing at all in phase ${this.#state.phase}`;
-      this.#error = new SlimeError(
-        "stalled",
-        `no progress for ${Math.round(silentMs / 1_000)} s while ${what}: see the logs of who it waits for; the same command resumes the run (--stall-timeout sets this limit)`,
-        { what, silentMs },
-      );
-      this.#reject(this.#error);
-    });
   }
 
   #show(now: string): void {
