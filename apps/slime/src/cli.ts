@@ -1,4 +1,5 @@
 import { causeChain, factsOf, SlimeError } from "@slime/core";
+import { runCommand } from "@slime/platform";
 import { type Command, CommanderError } from "commander";
 
 /** Exit code of a wrong command line, as shells use it. */
@@ -14,11 +15,7 @@ export async function runCli(program: Command, argv: readonly string[] = process
     command.commands.forEach(strict);
   };
   strict(program);
-  try {
-    await program.parseAsync([...argv]);
-  } catch (error) {
-    process.exitCode = report(error);
-  }
+  await runCommand("slime", () => program.parseAsync([...argv]), { exitCodeOf: report });
 }
 
 /** Writes what went wrong to stderr and returns the exit code. */

@@ -17,6 +17,7 @@ import {
 class Engine {
   readonly field = 1;
   private secret = 2;
+  // biome-ignore lint/complexity/noUselessConstructor: its parameters are what is tested
   constructor(_model: string, _columns: Float32Array, _seed?: number) {}
   generate(prompt: string, n = 1): Promise<readonly string[]> {
     return Promise.resolve([prompt + this.secret + n]);

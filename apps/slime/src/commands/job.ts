@@ -158,7 +158,6 @@ async function follow(client: HeadClient, id: string): Promise<number> {
   const detach = new AbortController();
   const onInterrupt = () => detach.abort(new SlimeError("call.cancelled", "detached", { what: id }));
   process.once("SIGINT", onInterrupt);
-  const alive = setInterval(() => {}, 2 ** 30); // waiting for a head that is away keeps nothing else alive
   try {
     const job = await followJob(client, id, { clock: systemClock, random: systemRandom, signal: detach.signal, write: out, notice: note });
     note(`job ${id} ${job.state}: ${job.message}`);
@@ -168,7 +167,6 @@ async function follow(client: HeadClient, id: string): Promise<number> {
     note(`left; ${id} goes on.  follow it: slime job logs -f ${id}   end it: slime job stop ${id}`);
     return interruptedExitCode;
   } finally {
-    clearInterval(alive);
     process.off("SIGINT", onInterrupt);
   }
 }
