@@ -1,6 +1,7 @@
 import type { LedgerEntry } from "@slime/data";
 import { describe, expect, it } from "vitest";
-import { type AppliedStep, type AuditRecords, compareRecords } from "./audit.js";
+import type { AppliedStep } from "./applied-record.js";
+import { type AuditRecords, compareRecords } from "./audit.js";
 
 const consumed = (rolloutId: number, step = rolloutId + 1): LedgerEntry => ({
   phase: "consumed",

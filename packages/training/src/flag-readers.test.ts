@@ -11,7 +11,7 @@ function sources(directory: string): string {
   return readdirSync(directory)
     .map((name) => join(directory, name))
     .map((path) =>
-      statSync(path).isDirectory() ? sources(path) : /(?<!\.test|flags|\.test-d)\.ts$/.test(path) ? readFileSync(path, "utf8") : "",
+      statSync(path).isDirectory() ? sources(path) : /(?<!\.test|flags(-\w+)?|\.test-d)\.ts$/.test(path) ? readFileSync(path, "utf8") : "",
     )
     .join("\n");
 }

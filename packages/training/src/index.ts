@@ -1,13 +1,5 @@
-export {
-  type AppliedStep,
-  type AuditParts,
-  type AuditRecords,
-  type AuditReport,
-  auditRun,
-  compareRecords,
-  type Finding,
-  type FindingKind,
-} from "./audit.js";
+export type { AppliedStep } from "./applied-record.js";
+export { type AuditParts, type AuditRecords, type AuditReport, auditRun, compareRecords, type Finding, type FindingKind } from "./audit.js";
 export { assembleBatch, type Batch, type BatchOptions, type TrainGroup } from "./batch.js";
 export { type EngineProcess, type Layout, type LayoutMode, layoutOf, type Reservation, reservation, runLayout } from "./layout.js";
 export {
@@ -23,17 +15,13 @@ export {
 export { checkpointName, decodeManifest, encodeManifest, type Manifest, manifestFormat } from "./manifest.js";
 export { checkpointBelow, type OpenedRun, type OpenRunInput, openRun } from "./open-run.js";
 export type {
-  CheckpointFile,
   EngineFleet,
   EngineHandle,
   EvalRequest,
   EvalResult,
   FleetEvent,
   GroupOutcome,
-  MetricRecord,
-  MetricSink,
   PartRef,
-  ProgressSink,
   PromptGroup,
   PromptLedger,
   PromptSource,
@@ -42,12 +30,7 @@ export type {
   RolloutResult,
   Rollouts,
   RunPorts,
-  RunStorage,
-  SampleRecord,
-  Span,
-  SpanSink,
   StepRows,
-  StoredCheckpoint,
   TrainerGang,
   TrainRollout,
   TrainRolloutResult,
@@ -56,6 +39,17 @@ export { reduce, reducerVersion } from "./reducer.js";
 export { fileStorage, manifestName, type RunOwner, type RunPaths, readCheckpoints, runPaths } from "./run-directory.js";
 export { findRun, journalEvents, listRuns, newestMetrics, type RunView, readMetrics } from "./run-list.js";
 export { type RunRecord, readRunRecord, runFormat } from "./run-record.js";
+export type {
+  CheckpointFile,
+  MetricRecord,
+  MetricSink,
+  ProgressSink,
+  RunStorage,
+  SampleRecord,
+  Span,
+  SpanSink,
+  StoredCheckpoint,
+} from "./run-records.js";
 export { type RunSettings, runSettings, type StalenessPolicy } from "./run-settings.js";
 export { type RunOptions, runLoop } from "./run-shell.js";
 export type { RunSummary } from "./run-summary.js";

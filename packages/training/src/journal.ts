@@ -7,8 +7,8 @@
 import { type Clock, type Logger, SlimeError } from "@slime/core";
 import { openRecordLog, type RecordLog } from "@slime/data";
 import { initialState, type LoopConfig, type LoopEvent, type LoopState } from "./loop-state.js";
-import type { RunStorage } from "./ports.js";
 import { reduce, reducerVersion } from "./reducer.js";
+import type { RunStorage } from "./run-records.js";
 
 export const journalFormat = { format: "slime.journal", version: 1 } as const;
 

@@ -6,7 +6,8 @@
  */
 import { createHash } from "node:crypto";
 import { SlimeError } from "@slime/core";
-import type { CheckpointFile, PromptGroup } from "./ports.js";
+import type { PromptGroup } from "./ports.js";
+import type { CheckpointFile } from "./run-records.js";
 
 export const manifestFormat = { format: "slime.checkpoint", version: 1 } as const;
 

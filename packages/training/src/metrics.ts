@@ -2,7 +2,8 @@
 import { passRates, summarise } from "@slime/algorithms";
 import type { SampleSummary, TrainStepResult } from "@slime/backend";
 import type { FinishedRollout } from "./generation.js";
-import type { MetricRecord, TrainRolloutResult } from "./ports.js";
+import type { TrainRolloutResult } from "./ports.js";
+import type { MetricRecord } from "./run-records.js";
 
 type Values = Record<string, number>;
 

@@ -4,9 +4,21 @@ import { type Clock, type Logger, SlimeError } from "@slime/core";
 import { type Ledger, openLedger } from "@slime/data";
 import { loopLength, type RunConfig } from "@slime/rl-config";
 import type { Manifest } from "./manifest.js";
-import type { MetricSink, RunStorage, SpanSink, StoredCheckpoint } from "./ports.js";
-import { fileStorage, lockRun, type RunOwner, type RunPaths, readCheckpoints, runPaths, verifyFiles } from "./run-directory.js";
-import { keepRunRecord } from "./run-record.js";
+import { diskFull } from "./run-context.js";
+import {
+  fileStorage,
+  lockRun,
+  madeDirectory,
+  type RunOwner,
+  type RunPaths,
+  readCheckpoints,
+  removeEmpty,
+  removeUnbegun,
+  runPaths,
+  verifyFiles,
+} from "./run-directory.js";
+import { keepRunRecord, readRunRecord } from "./run-record.js";
+import type { MetricSink, RunStorage, SpanSink, StoredCheckpoint } from "./run-records.js";
 import { type RunSettings, runSettings } from "./run-settings.js";
 import { metricsFile, spansFile } from "./sinks.js";
 
@@ -23,7 +35,10 @@ export interface OpenRunInput {
   readonly log: Logger;
 }
 
-/** A run directory that is ours: everything of `RunPorts` that is files. Disposing gives it back. */
+/**
+ * A run directory that is ours: everything of `RunPorts` that is files. Disposing gives it back; one that was made for a run which never
+ * began (no journal) is removed again, so that nothing half-written stays behind a wrong flag or a cluster that is too small.
+ */
 export interface OpenedRun extends AsyncDisposable {
   readonly runId: string;
   readonly config: RunConfig;
@@ -41,7 +56,7 @@ export interface OpenedRun extends AsyncDisposable {
 /**
  * Takes or makes the run directory.
  * @throws `state.locked`, `config.invalid` (the directory belongs to another configuration; fewer prompts than one rollout),
- * `not_found` (`--load` without a checkpoint), `journal.unreadable`, `state.damaged`.
+ * `not_found` (`--load` without a checkpoint), `journal.unreadable`, `state.damaged`, `disk.full`.
  */
 export async function openRun(input: OpenRunInput): Promise<OpenedRun> {
   const { config, clock, log } = input;
@@ -51,10 +66,21 @@ export async function openRun(input: OpenRunInput): Promise<OpenedRun> {
     throw new SlimeError("config.invalid", issue, { issues: [issue] });
   }
   const paths = runPaths(input.root, config.save);
-  const lock = await lockRun(paths, input.owner);
+  const made = await madeDirectory(paths).catch((error: unknown) => {
+    throw diskFull(error, paths.root);
+  });
+  let lock: AsyncDisposable | null = null;
+  let isNew = false;
+  const close = async () => {
+    if (isNew) await removeUnbegun(paths);
+    await lock?.[Symbol.asyncDispose]();
+    if (made !== null) await removeEmpty(paths.root, made);
+  };
   try {
-    const record = await keepRunRecord(paths.runJson, { runId: input.runId, config, rollouts: length.rollouts, nowMs: clock.wallMs() });
+    lock = await lockRun(paths, input.owner);
+    isNew = (await readRunRecord(paths.runJson)) === null;
     const load = config.load === null ? undefined : await checkpointBelow(resolve(config.load));
+    const record = await keepRunRecord(paths.runJson, { runId: input.runId, config, rollouts: length.rollouts, nowMs: clock.wallMs() });
     const ledger = await openLedger(paths.ledger, { clock });
     return {
       runId: record.runId,
@@ -69,12 +95,12 @@ export async function openRun(input: OpenRunInput): Promise<OpenedRun> {
       verify: (checkpoint, manifest) => verifyFiles(checkpoint.directory, manifest.files),
       async [Symbol.asyncDispose]() {
         await ledger.close();
-        await lock[Symbol.asyncDispose]();
+        await close();
       },
     };
   } catch (error) {
-    await lock[Symbol.asyncDispose]();
-    throw error;
+    await close();
+    throw diskFull(error, paths.root);
   }
 }
 

@@ -13,6 +13,7 @@ export interface DeskSnapshot {
   readonly failures: { readonly failed: number; readonly issued: number };
 }
 
+/** Hands prompts out, takes them back, and knows at any moment which are out. */
 export class PromptDesk {
   readonly #source: PromptSource;
   readonly #ledger: PromptLedger;

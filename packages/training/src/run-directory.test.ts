@@ -8,7 +8,8 @@ import { type Clock, SlimeError, seededRandom, silentLogger } from "@slime/core"
 import { openJsonlSource, openLogFile, openRecordLog } from "@slime/data";
 import { resolveConfig } from "@slime/rl-config";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type AppliedStep, auditRun, readApplied } from "./audit.js";
+import { type AppliedStep, readApplied } from "./applied-record.js";
+import { auditRun } from "./audit.js";
 import { type OpenedRun, openRun } from "./open-run.js";
 import type { RunPorts } from "./ports.js";
 import { fileStorage, lockRun, readCheckpoints, runPaths, verifyFiles } from "./run-directory.js";

@@ -4,11 +4,11 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream, type Dirent } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import { SlimeError } from "@slime/core";
 import { openLogFile } from "@slime/data";
-import type { CheckpointFile, RunStorage, StoredCheckpoint } from "./ports.js";
+import type { CheckpointFile, RunStorage, StoredCheckpoint } from "./run-records.js";
 
 /** Where each thing of a run lies. */
 export interface RunPaths {
@@ -179,6 +179,31 @@ export async function writeFileAtomic(path: string, text: string): Promise<void>
   await syncPath(dirname(path));
 }
 
+/** Makes the run directory. @returns the topmost directory that did not exist before, or null. */
+export async function madeDirectory(paths: RunPaths): Promise<string | null> {
+  return (await mkdir(paths.root, { recursive: true })) ?? null;
+}
+
+/** Removes what opening a run wrote, while the run has not begun: once it has a journal, nothing is touched. */
+export async function removeUnbegun(paths: RunPaths): Promise<void> {
+  if (await exists(paths.journal)) return;
+  for (const path of [paths.ledger, paths.runJson, `${paths.runJson}.next`]) await rm(path, { force: true });
+}
+
+/** Removes `directory` and its parents up to `top`, as far as they are empty. */
+export async function removeEmpty(directory: string, top: string): Promise<void> {
+  for (let at = directory; ; at = dirname(at)) {
+    if (
+      !(await rmdir(at).then(
+        () => true,
+        () => false,
+      )) ||
+      at === top
+    )
+      return;
+  }
+}
+
 /** The process that takes a run directory, and how to tell whether another one still lives. */
 export interface RunOwner {
   readonly pid: number;
@@ -194,7 +219,6 @@ export interface RunOwner {
  * a lock of another host is respected too, since nobody here can see whether its owner lives.
  */
 export async function lockRun(paths: RunPaths, owner: RunOwner): Promise<AsyncDisposable> {
-  await mkdir(paths.root, { recursive: true });
   const mine = `${JSON.stringify({ pid: owner.pid, host: owner.host, birth: owner.birth })}\n`;
   for (let tries = 0; tries < 3; tries++) {
     try {

@@ -27,6 +27,7 @@ export interface RunSettings {
   readonly evalSamplingSeed: number | null;
 }
 
+/** A run's settings out of its flags. `samplesRoot`: where workers keep samples. */
 export function runSettings(
   config: RunConfig,
   run: { readonly runId: string; readonly length: LoopLength; readonly samplesRoot: string | null },

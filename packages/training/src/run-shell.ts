@@ -3,18 +3,21 @@
  * S1 an event is in the journal before its commands begin; S2 nothing begun in an era writes anything after the era ended: a rollback
  * first aborts and awaits it; S3 every wait is watched: without progress for `stallMs` the run stops and says what it waited for.
  */
-import { causeChain, invariant, type Random, SlimeError, sleep, type Timer } from "@slime/core";
-import { type FinishedRollout, generateRollout } from "./generation.js";
+import { causeChain, type Random, SlimeError, sleep } from "@slime/core";
+import { fleetWatch } from "./fleet-watch.js";
+import { generationJob, startJob } from "./generation-lane.js";
 import { type Journal, openJournal } from "./journal.js";
+import { KnownCheckpoints } from "./known-checkpoints.js";
 import type { CheckpointMark, LoopCommand, LoopEvent, LoopState } from "./loop-state.js";
-import { decodeManifest, type Manifest } from "./manifest.js";
-import type { FleetEvent, RunPorts } from "./ports.js";
-import type { StoredCheckpoint } from "./run-records.js";
+import type { Manifest } from "./manifest.js";
+import type { RunPorts } from "./ports.js";
 import { PromptDesk } from "./prompt-desk.js";
 import { reduce } from "./reducer.js";
 import { type Era, PhaseDeadlines, type RunContext, spanned, trainerOp } from "./run-context.js";
+import type { StoredCheckpoint } from "./run-records.js";
 import type { RunSettings } from "./run-settings.js";
 import { type RunSummary, summaryOf } from "./run-summary.js";
+import { StallWatch } from "./stall-watch.js";
 import { isTrainerLoss } from "./trainer-failures.js";
 import { laneJob } from "./trainer-lane.js";
 import { weightPush } from "./weight-push.js";
@@ -71,7 +74,12 @@ class RunShell {
   #resolve: () => void = () => {};
   #reject: (reason: unknown) => void = () => {};
 
-  constructor(ports: RunPorts, settings: RunSettings, options: RunOptions, past: { readonly journal: Journal; readonly checkpoints: KnownCheckpoints }) {
+  constructor(
+    ports: RunPorts,
+    settings: RunSettings,
+    options: RunOptions,
+    past: { readonly journal: Journal; readonly checkpoints: KnownCheckpoints },
+  ) {
     this.#ports = ports;
     this.#settings = settings;
     this.#options = options;
@@ -128,7 +136,12 @@ class RunShell {
       });
       this.#emit({ kind: "attempt.started", checkpoint: newest && { name: newest.name, trained: newest.content.trained }, versionMax });
       await this.#done;
-      return summaryOf(this.#context, this.#state, this.#ports.clock.nowMs() - this.#startedMs, this.#checkpoints.newest?.directory ?? null);
+      return summaryOf(
+        this.#context,
+        this.#state,
+        this.#ports.clock.nowMs() - this.#startedMs,
+        this.#checkpoints.newest?.directory ?? null,
+      );
     } finally {
       signal?.removeEventListener("abort", onAbort);
       this.#stall.stop();
@@ -170,7 +183,7 @@ class RunShell {
           .catch((error: unknown) => this.#reject(error));
         return;
       case "generate":
-        this.#begin(`generating rollout ${command.rolloutId}`, (era) => this.#generate(era, command.rolloutId));
+        this.#begin(`generating rollout ${command.rolloutId}`, (era) => generationJob(this.#context, era, command.rolloutId));
         return;
       case "lane": {
         const { job } = command;
@@ -226,64 +239,15 @@ class RunShell {
 
   /** Everything back to the checkpoint together, then trainer and engines up. */
   async #start(number: number, checkpoint: CheckpointMark | null, reason: string): Promise<void> {
-    const { ports, desk, rollouts } = this.#context;
     await this.#endEra(reason);
     if (number !== this.#state.era) return;
     this.#era = this.#newEra(number);
     const isRollback = this.#hasStarted;
     this.#hasStarted = true;
     const from = this.#checkpoints.named(checkpoint?.name ?? null);
-    this.#begin(checkpoint === null ? "starting" : `resuming from ${checkpoint.name}`, async (era) => {
-      if (isRollback) {
-        ports.progress.done(`${reason}; back to ${checkpoint?.name ?? "the beginning"}`);
-        await ports.trainer.reset(reason);
-      }
-      for (const { rolloutId, parts } of rollouts.values())
-        await ports.rollouts
-          .free(parts)
-          .catch((error: unknown) => ports.log.warn("rollout.free.failed", { rolloutId, reason: causeChain(error).join(": ") }));
-      rollouts.clear();
-      await desk.restore(from?.content ?? null);
-      const [info] = await Promise.all([
-        trainerOp(this.#context, era, "start", era.opId("trainer.start"), (op) =>
-          ports.trainer.start(op, { checkpoint: from?.directory ?? null }),
-        ),
-        trainerOp(this.#context, era, "start", era.opId("fleet.start"), (op) => ports.fleet.start(op)),
-      ]);
-      if (from !== null && info.step !== from.content.step) {
-        throw new SlimeError(
-          "checkpoint.invalid",
-          `the trainer loaded step ${info.step} from ${from.directory}, its manifest says ${from.content.step}`,
-          { path: from.directory, reason: "steps differ" },
-        );
-      }
-      this.#context.tally.step = info.step;
-      return { kind: "started", era: era.number };
-    });
-  }
-
-  async #generate(era: Era, rolloutId: number): Promise<LoopEvent> {
-    const { ports, desk, tally } = this.#context;
-    const rollout: FinishedRollout = await spanned(this.#context, "generation", rolloutId, () =>
-      generateRollout(
-        { desk, rollouts: ports.rollouts, clock: ports.clock, random: this.#options.random, log: ports.log },
-        this.#settings.generation,
-        {
-          rolloutId,
-          opId: era.opId(`rollout.${rolloutId}`),
-          groups: this.#settings.generation.groups,
-          signal: era.signal,
-          onProgress: (done, groups) => {
-            this.#stall.progressed();
-            this.#show(`generating ${done}/${groups}`);
-          },
-        },
-      ),
+    this.#begin(checkpoint === null ? "starting" : `resuming from ${checkpoint.name}`, (era) =>
+      startJob(this.#context, era, from, isRollback ? reason : null),
     );
-    era.signal.throwIfAborted();
-    this.#context.rollouts.set(rolloutId, rollout);
-    tally.generatedTokens += rollout.generatedTokens;
-    return { kind: "generated", era: era.number, rolloutId };
   }
 
   #newEra(number: number): LiveEra {

@@ -25,6 +25,7 @@ export interface RunSummary {
   readonly failedPrompts: number;
 }
 
+/** Sums up this attempt; `checkpoint` is the last one's directory. */
 export function summaryOf(context: RunContext, state: LoopState, wallMs: number, checkpoint: string | null): RunSummary {
   const { tally, settings, desk } = context;
   return {

@@ -1,7 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SlimeError } from "@slime/core";
-import type { SampleRecord } from "./ports.js";
+import type { SampleRecord } from "./run-records.js";
 
 export type SampleSort = "reward" | "length" | "index";
 

@@ -31,6 +31,7 @@ export function lossConfig(config: RunConfig): LossConfig {
   };
 }
 
+/** Adam, as the trainer ranks take it. */
 export function optimizerConfig(config: RunConfig): OptimizerConfig {
   return {
     lr: config.lr,
@@ -104,6 +105,7 @@ export interface DataSettings {
   readonly tokenizerDirectory: string;
 }
 
+/** The training prompts. */
 export function dataSettings(config: RunConfig): DataSettings {
   return {
     path: config.promptData,
@@ -139,6 +141,7 @@ export interface RewardSettings {
   readonly timeoutMs: number;
 }
 
+/** How answers are scored. */
 export function rewardSettings(config: RunConfig): RewardSettings {
   return {
     rmType: config.rmType,
@@ -156,6 +159,7 @@ export interface RouterSettings {
   readonly inFlightMax: number;
 }
 
+/** How the router spreads requests, and how many there may be. */
 export function routerSettings(config: RunConfig): RouterSettings {
   return { policy: config.routerPolicy, inFlightMax: config.sglangServerConcurrency * derive(config).engines };
 }
@@ -168,6 +172,7 @@ export function pauseMode(config: RunConfig): PauseMode {
 /** Past these, the trainer counts as stuck and not as slow. */
 export const trainerRestartsMax = 5;
 
+/** What the reducer decides by. */
 export function loopConfig(config: RunConfig, length: LoopLength): LoopConfig {
   return {
     mode: config.mode,
@@ -183,6 +188,7 @@ export function loopConfig(config: RunConfig, length: LoopLength): LoopConfig {
   };
 }
 
+/** How groups become optimizer steps. */
 export function batchOptions(config: RunConfig): BatchOptions {
   const derived = derive(config);
   return {

@@ -1,7 +1,7 @@
 import { appendFileSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Clock, Logger } from "@slime/core";
-import type { MetricSink, SpanSink } from "./ports.js";
+import type { MetricSink, SpanSink } from "./run-records.js";
 
 /** JSON lines appended as they come. What cannot be written is said once and then left: metrics never stop a run. */
 function lines(path: string, log: Logger): (value: object) => void {

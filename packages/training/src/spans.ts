@@ -1,4 +1,4 @@
-import type { Span } from "./ports.js";
+import type { Span } from "./run-records.js";
 
 /** Milliseconds in which both lanes did something. Spans of one lane may touch but count once. */
 export function overlapMs(spans: readonly Span[], a: Span["lane"], b: Span["lane"]): number {

@@ -8,6 +8,7 @@ import { evalRecord, lagOf, rolloutRecord, trainRecords } from "./metrics.js";
 import type { TrainRolloutResult } from "./ports.js";
 import { diskFull, type Era, type RunContext, spanned, trainerOp } from "./run-context.js";
 
+/** Does one job of the lane; `state` is the loop's when the job began. */
 export function laneJob(context: RunContext, era: Era, state: LoopState, job: LaneJob): Promise<LoopEvent> {
   switch (job.kind) {
     case "train":

@@ -62,6 +62,7 @@ export interface WeightPush extends WeightSync {
   readonly version: () => number;
 }
 
+/** The coordinator of pushes over a fleet; it keeps what it knows of each engine's standing. */
 export function weightPush(parts: WeightPushParts): WeightPush {
   const standings = new Map<string, Standing>();
   let last: Expected | null = null;

@@ -1,6 +1,7 @@
 import { seededRandom } from "@slime/core";
 import { readLedger } from "@slime/data";
-import type { AppliedStep, Finding } from "../audit.js";
+import type { AppliedStep } from "../applied-record.js";
+import type { Finding } from "../audit.js";
 import { compareRecords } from "../audit.js";
 import type { LoopConfig } from "../loop-state.js";
 import { decodeManifest } from "../manifest.js";

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { MemoryLogFile } from "@slime/data/testing";
 import { decodeManifest } from "../manifest.js";
-import type { RunStorage } from "../ports.js";
+import type { RunStorage } from "../run-records.js";
 import type { Effects } from "./effects.js";
 
 /** What a dead driver leaves: two append-only files and directories of checkpoints. */

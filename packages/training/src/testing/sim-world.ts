@@ -6,21 +6,20 @@ import type { Engine, SampleSummary, TrainStepResult, WeightReceipt } from "@sli
 import { type Logger, SlimeError, sleep } from "@slime/core";
 import { keptLog, type LogLine, virtualClock } from "@slime/core/testing";
 import { openLedger } from "@slime/data";
-import type { AppliedStep } from "../audit.js";
+import type { AppliedStep } from "../applied-record.js";
 import type {
   EngineHandle,
   FleetEvent,
   GroupOutcome,
-  MetricRecord,
   PromptGroup,
   PromptSource,
   RolloutRequest,
   RolloutResult,
   RunPorts,
-  Span,
   TrainerGang,
   TrainRollout,
 } from "../ports.js";
+import type { MetricRecord, Span } from "../run-records.js";
 import { Effects } from "./effects.js";
 import { type SimDisk, simStorage } from "./sim-storage.js";
 
