@@ -1,6 +1,6 @@
 /**
  * One train step (forward, backward, Adam) at 2,048 packed tokens against the peak of the same gemm kernel, alternating in one run so that
- * both meet the same machine. Prints GFLOP/s of both, their ratio and milliseconds; best of the rounds. Arguments: hidden layers tokens sequence.
+ * both meet the same machine. Prints one JSON line, best of the rounds; bar: 60 % of the peak. Arguments: hidden layers tokens sequence.
  */
 import { seededRandom } from "@slime/core";
 import { Arena, Decoder, initialWeights, parameterLayout, WeightSet } from "@slime/embedded";
@@ -71,6 +71,7 @@ for (let round = 0; round < rounds; round++) {
 const best = Math.min(...times);
 const top = Math.max(...peaks);
 const got = stepFlops / best / 1e6;
+const round = (value: number) => Math.round(value * 10) / 10;
 process.stdout.write(
-  `${layout.count} parameters, ${tokens} tokens in sequences of ${sequence}: step ${best.toFixed(1)} ms, ${got.toFixed(1)} GFLOP/s; gemm peak ${top.toFixed(1)} GFLOP/s; ratio ${(got / top).toFixed(2)}\n`,
+  `${JSON.stringify({ bench: "embedded.train-step", parameters: layout.count, tokens, sequence, stepMs: round(best), gflops: round(got), gemmPeakGflops: round(top), percentOfPeak: round((100 * got) / top), bar: 60 })}\n`,
 );
