@@ -141,6 +141,18 @@ describe("nodes", () => {
     expect(head.state.nodes.get(node(1))?.state).toBe("LOST");
   });
 
+  test("the brake counts nodes whose heartbeats come at different moments", async () => {
+    const daemons = [];
+    for (let n = 1; n <= 4; n++) {
+      daemons.push(await join(n));
+      await clock.run(700);
+    }
+    daemons[0]?.hang();
+    daemons[1]?.hang();
+    await clock.run(60_000);
+    expect([1, 2].map((n) => head.state.nodes.get(node(n))?.state)).toEqual(["SUSPECT", "SUSPECT"]);
+  });
+
   test("goodbye: LEFT at once", async () => {
     const daemon = await join(1);
     daemon.say({ $case: "goodbye", value: { reason: "slime-worker stop" } });

@@ -238,9 +238,11 @@ export function judgeSilence(turn: Turn): void {
   if (awayMs > headLimits.headAwayMs)
     for (const [nodeId, live] of state.links) state.links.set(nodeId, { ...live, heardHeadMs: live.heardHeadMs + awayMs });
   const silentMs = (node: NodeRecord) => turn.nowMs - (state.links.get(node.nodeId)?.heardHeadMs ?? turn.nowMs);
-  const late = present.filter((node) => silentMs(node) >= headLimits.nodeSilenceMsMax);
-  const held = present.length >= headLimits.evictionBrakeNodesMin && late.length * 2 >= present.length;
-  if (held && !state.evictionHeld) turn.event("node.eviction_held", { silent: late.length, nodes: present.length });
+  // Heartbeats come at different moments: nodes that fell silent at once pass the limit one after another, and all count from SUSPECT on.
+  const silentNow = present.filter((node) => silentMs(node) >= headLimits.nodeSuspectMs);
+  const late = silentNow.some((node) => silentMs(node) >= headLimits.nodeSilenceMsMax);
+  const held = late && present.length >= headLimits.evictionBrakeNodesMin && silentNow.length * 2 >= present.length;
+  if (held && !state.evictionHeld) turn.event("node.eviction_held", { silent: silentNow.length, nodes: present.length });
   state.evictionHeld = held;
   for (const node of present) {
     const silent = silentMs(node);
