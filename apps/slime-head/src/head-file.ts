@@ -15,6 +15,7 @@ export interface HeadFile {
   readonly startedAtMs: number;
 }
 
+/** Says where this head listens, readable by its user only. Written whole or not at all; called once the ports are bound. */
 export async function writeHeadFile(stateDirectory: string, head: HeadFile): Promise<void> {
   await writeFileAtomic(headFile(stateDirectory), `${JSON.stringify(head, null, 2)}\n`, { mode: 0o600 });
 }
@@ -39,6 +40,7 @@ export async function livingHead(stateDirectory: string, platform: Platform): Pr
   return head !== null && (await platform.processes.isAlive(head.process)) ? head : null;
 }
 
+/** For a head that ends in order; a missing file is fine. */
 export async function removeHeadFile(stateDirectory: string): Promise<void> {
   await rm(headFile(stateDirectory), { force: true });
 }

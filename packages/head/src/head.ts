@@ -71,6 +71,10 @@ export interface Head extends AsyncDisposable {
 /** Longest a group of changes waits for others before it is written. A commit in progress gathers the next group by itself. */
 export const commitDelayMsMax = 5;
 
+/**
+ * Reads the store (which raises the epoch), rebuilds the state from its records and starts the clockwork. It listens nowhere:
+ * links are opened on it by servers or by tests.
+ */
 export async function openHead(deps: HeadDependencies): Promise<Head> {
   const { store, clock, random, log, events } = deps;
   const stored = await store.open(() => ClusterId.create(random));

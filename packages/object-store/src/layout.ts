@@ -53,6 +53,7 @@ export function weigh(dir: string): { readonly files: number; readonly bytes: nu
   return { files, bytes };
 }
 
+/** Unlinks a file or a whole directory; what is not there is fine, because several processes may clear up at once. */
 export function remove(path: string): void {
   rmSync(path, { recursive: true, force: true });
 }

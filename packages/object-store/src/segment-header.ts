@@ -18,6 +18,7 @@ export interface SegmentHeader {
   readonly generation: number;
 }
 
+/** The header that makes a segment an object, written last: readers see the whole value or none. The id is at most 32 Latin-1 characters. */
 export function sealedHeader(header: SegmentHeader): Buffer {
   const out = Buffer.alloc(headerBytes);
   out.writeUInt32LE(magic, 0);
@@ -38,6 +39,7 @@ export function openHeader(generation: number): Buffer {
   return out;
 }
 
+/** How often the segment has been used; 0 when it bears no header of ours. */
 export function generationOf(header: Buffer): number {
   return header.readUInt32LE(0) === magic ? Number(header.readBigUInt64LE(16)) : 0;
 }

@@ -25,6 +25,7 @@ export async function loadScoring(spec: Exclude<RewardSpec, { kind: "python" }>,
   };
 }
 
+/** The failure for a rule that is none of ours, naming all there are; the same words whether the flags or a worker find it. */
 export function unknownRule(name: string): SlimeError {
   const issue = `--rm-type ${name}: no such rule; there are ${graderNames.join(", ")}. Your own goes into --custom-rm-path FILE[:NAME]`;
   return new SlimeError("config.invalid", issue, { issues: [issue] });

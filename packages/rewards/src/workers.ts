@@ -21,6 +21,7 @@ export interface WorkerEvents {
 /** Largest heap of one scoring thread; beyond it the thread dies and its group fails. */
 export const workerHeapMbMax = 512;
 
+/** Starts a thread for rules and JavaScript hooks, a Python process for Python ones. A worker that cannot start says so by `onDeath`. */
 export function startWorker(start: WorkerStart, events: WorkerEvents): ScoringWorker {
   return start.spec.kind === "python" ? startPython(start, events) : startThread(start, events);
 }

@@ -51,6 +51,10 @@ export interface MessageSink {
   readonly onGoodbye: (reason: string, failure: Failure | null) => void;
 }
 
+/**
+ * Appends a call, trailing fields left out while they hold nothing.
+ * @throws SlimeError when the codec refuses `args`; the caller of this drops what was written then.
+ */
 export function writeCall(out: ValueWriter, callId: number, method: string, args: unknown, head: CallHead): void {
   const full = head.idempotencyKey !== null || head.urgent;
   const { out: msgpack } = out;
@@ -68,6 +72,7 @@ export function writeCall(out: ValueWriter, callId: number, method: string, args
   msgpack.boolean(head.urgent);
 }
 
+/** Appends a call's result; undefined travels as a missing field, so that it comes back as undefined and not as null. */
 export function writeResult(out: ValueWriter, callId: number, value: unknown): void {
   const { out: msgpack } = out;
   msgpack.array(value === undefined ? 2 : 3);
@@ -76,6 +81,7 @@ export function writeResult(out: ValueWriter, callId: number, value: unknown): v
   if (value !== undefined) out.value(value);
 }
 
+/** Appends a call's failure. @throws SlimeError when its details are past the limits. */
 export function writeFailure(out: ValueWriter, callId: number, failure: Failure): void {
   out.out.array(3);
   out.out.number(messageType.failure);
@@ -83,12 +89,14 @@ export function writeFailure(out: ValueWriter, callId: number, failure: Failure)
   out.value(failure);
 }
 
+/** Appends that the caller no longer wants the result; the callee may have sent it already. */
 export function writeCancel(out: ValueWriter, callId: number): void {
   out.out.array(2);
   out.out.number(messageType.cancel);
   out.out.number(callId);
 }
 
+/** Appends a message that wants no answer. @throws SlimeError when the codec refuses `args`. */
 export function writeSend(out: ValueWriter, method: string, args: unknown, traceId: string | null, urgent: boolean): void {
   out.out.array(5);
   out.out.number(messageType.send);
@@ -98,11 +106,13 @@ export function writeSend(out: ValueWriter, method: string, args: unknown, trace
   out.out.boolean(urgent);
 }
 
+/** Appends a message that is its type alone. */
 export function writeBare(out: ValueWriter, type: typeof messageType.ping | typeof messageType.pong): void {
   out.out.array(1);
   out.out.number(type);
 }
 
+/** Appends who speaks; only the named fields, whatever else the object holds. */
 export function writeHello(out: ValueWriter, hello: Hello): void {
   out.out.array(2);
   out.out.number(messageType.hello);
@@ -112,6 +122,7 @@ export function writeHello(out: ValueWriter, hello: Hello): void {
   });
 }
 
+/** Appends the last message of this side; with a failure it tells the other side why it was refused. */
 export function writeGoodbye(out: ValueWriter, reason: string, failure: Failure | null): void {
   out.out.array(3);
   out.out.number(messageType.goodbye);

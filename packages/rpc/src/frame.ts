@@ -19,6 +19,7 @@ export const segmentAlign = 64;
 /** Room kept before the messages for the frame's prefix when it has no segments: 8 + 1 + 1 + 9 + 1 + 5 bytes at most. */
 export const prefixRoom = 32;
 
+/** The first place at or after `offset` where a segment may begin. */
 export function aligned(offset: number): number {
   return Math.ceil(offset / segmentAlign) * segmentAlign;
 }

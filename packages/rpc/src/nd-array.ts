@@ -63,6 +63,7 @@ export function dtypeOf(prototype: object): Dtype | undefined {
   return byPrototype.get(prototype);
 }
 
+/** For a dtype that came over the wire: own keys only, so that `constructor` is none. */
 export function isDtype(text: string): text is Dtype {
   return Object.hasOwn(dtypes, text);
 }

@@ -48,6 +48,7 @@ export function offers(nodes: readonly NodeView[], demand: Resources, of: "total
   );
 }
 
+/** Items as a phrase, the first few by name and the rest by number: a message of a large cluster stays one line. */
 export function listText(items: readonly string[]): string {
   return items.length <= namedMax ? items.join(", ") : `${items.slice(0, namedMax).join(", ")} and ${items.length - namedMax} more`;
 }

@@ -40,6 +40,10 @@ const searchStepsMax = 2_000;
 /** Bundles in one group at most. */
 export const bundlesMax = 10_000;
 
+/**
+ * Places a group's bundles, all or none; kept ones stay where they are. `infeasible` means not even the empty cluster could hold
+ * it, `waiting` that it could once others let go.
+ */
 export function placeGroup(view: ClusterView, request: GroupRequest): GroupPlan {
   const kept = request.kept ?? [];
   const open = request.bundles

@@ -21,6 +21,7 @@ export function compareAddresses(a: string, b: string): number {
   return compareText(a, b);
 }
 
+/** Orders nodes by address, then by id. */
 export function compareNodes(
   a: { readonly address: string; readonly nodeId: string },
   b: { readonly address: string; readonly nodeId: string },
@@ -28,6 +29,7 @@ export function compareNodes(
   return compareAddresses(a.address, b.address) || compareText(a.nodeId, b.nodeId);
 }
 
+/** Orders bundles as ranks are counted; a bundle without GPUs comes before those with, on its node. */
 export function compareRanks(a: Ranked, b: Ranked): number {
   return compareNodes(a, b) || (a.gpuIndices[0] ?? -1) - (b.gpuIndices[0] ?? -1) || a.bundle - b.bundle;
 }

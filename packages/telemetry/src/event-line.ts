@@ -17,6 +17,7 @@ export interface EventLine<N extends EventName = EventName> {
 /** Longest line that is read; a longer one is refused before it is parsed. */
 export const eventBytesMax = 1_048_576;
 
+/** One line without its line break; the keys always come in the same order, so that lines can be compared as text. */
 export function encodeEvent(line: EventLine): string {
   const { v, at, source, seq, event, fields } = line;
   return JSON.stringify({ v, at, source, seq, event, fields });

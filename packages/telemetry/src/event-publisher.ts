@@ -31,6 +31,10 @@ export interface EventPublisher extends EventSink, AsyncDisposable {
 
 const queueMaxDefault = 10_000;
 
+/**
+ * Publishes on a socket that is bound already and is closed with the publisher; each event is two frames, its name (what
+ * subscribers filter by) and its line.
+ */
 export function eventPublisher(socket: EventSocket, options: EventPublisherOptions): EventPublisher {
   const { source, clock, tap, onDrop, queueMax = queueMaxDefault } = options;
   const queue: EventLine[] = [];

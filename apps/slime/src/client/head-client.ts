@@ -31,6 +31,7 @@ export interface HeadClient {
   readonly openLog: (id: string, offset: number, signal: AbortSignal) => Promise<ReadableStream<Uint8Array>>;
 }
 
+/** A client of the head at `url` (`http://host:port`, without a slash at the end). It keeps no connection, so it needs no closing. */
 export function headClient(url: string): HeadClient {
   const request = async (
     method: string,

@@ -38,6 +38,7 @@ export interface ControlServer extends AsyncDisposable {
   readonly close: () => Promise<void>;
 }
 
+/** Listens for daemons and clients and hands their messages to the head; port 0 takes a free one. @throws SlimeError `port.taken`. */
 export async function serveControl(head: Head, options: ControlServerOptions): Promise<ControlServer> {
   const { host, port, log } = options;
   const server = new Server({

@@ -42,6 +42,7 @@ export interface ManagementServer extends AsyncDisposable {
   readonly close: () => Promise<void>;
 }
 
+/** Listens for the CLI, Ray's job client and dashboards; port 0 takes a free one. @throws SlimeError `port.taken`. */
 export async function serveManagement(head: Head, options: ManagementOptions): Promise<ManagementServer> {
   const app = managementApp(head, options);
   try {

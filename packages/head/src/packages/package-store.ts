@@ -24,6 +24,10 @@ export interface PackageStore {
 const protocols = ["slime", "gcs"] as const;
 const nameForm = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.zip$/;
 
+/**
+ * Packages lie in `packages/` of the state directory, jobs' copies in `jobs/<job id>/working_dir`. Its methods throw
+ * `config.invalid` for names that are none.
+ */
 export function packageStore(stateDirectory: string): PackageStore {
   const root = join(stateDirectory, "packages");
   const pathOf = (protocol: string, name: string): string => {

@@ -230,6 +230,10 @@ export function actorReported(turn: Turn, nodeId: string, report: ActorReport): 
   }
 }
 
+/**
+ * An incarnation runs and has its socket; `adopted` when a daemon's hello listed it instead of its report. One that shall end is
+ * told to stop now.
+ */
 export function actorAlive(turn: Turn, actor: ActorRecord, at: { readonly pid: number; readonly socket: string }, adopted: boolean): void {
   if (actor.state === "ALIVE" && actor.pid === at.pid && actor.socket === at.socket) return;
   turn.putActor({ ...actor, state: "ALIVE", pid: at.pid, socket: at.socket, waiting: [] });

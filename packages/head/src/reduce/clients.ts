@@ -82,6 +82,10 @@ function nearestNode(state: HeadState, hello: ClientHello, job: JobRecord | null
   return found?.nodeId ?? "";
 }
 
+/**
+ * Takes one request of a session and replies to it or fails it with the SlimeError it met; other errors are bugs and pass
+ * through. A hello must have come first (C1).
+ */
 export function clientRequest(turn: Turn, sessionId: string, id: number, request: Request): void {
   const session = turn.state.sessions.get(sessionId);
   try {
@@ -257,6 +261,7 @@ export function clientClosed(turn: Turn, sessionId: string): void {
   awaitClient(turn, session.jobId);
 }
 
+/** Gives the driver of an interactive job `clientGraceMs` to connect (again); `endAbandonedJobs` ends the job after that. */
 export function awaitClient(turn: Turn, jobId: string): void {
   const until = turn.nowMs + headLimits.clientGraceMs;
   turn.state.clientGraceHeadMs.set(jobId, until);

@@ -74,11 +74,13 @@ export function shareOf(holding: { readonly resources: Resources; readonly gpuIn
   return holding.gpuIndices.includes(index) ? Math.min(holding.resources[gpuResource] ?? 0, resourceUnit) : 0;
 }
 
+/** The scheduler's placed bundle as the control protocol and the records have it; a copy, so that records share nothing with a plan. */
 export function plannedBundle(bundle: PlacedBundle): PlannedBundle {
   const { bundle: index, resources, nodeId, address, gpuIndices, gpuUuids } = bundle;
   return { index, resources: { ...resources }, nodeId, gpuIndices: [...gpuIndices], address, gpuUuids: [...gpuUuids] };
 }
 
+/** The reverse of `plannedBundle`, for placing actors within a plan. */
 export function placedBundle(bundle: PlannedBundle): PlacedBundle {
   const { index, ...rest } = bundle;
   return { bundle: index, ...rest };

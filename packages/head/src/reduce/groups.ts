@@ -102,12 +102,14 @@ function prepare(turn: Turn, group: GroupRecord): void {
   for (const nodeId of nodes) sayPrepare(turn, group, nodeId);
 }
 
+/** Tells a node to reserve its bundles of the plan for `reservationTtlMs`; saying it again changes nothing there. */
 export function sayPrepare(turn: Turn, group: GroupRecord, nodeId: string): void {
   const { placementGroupId, generation } = group;
   const bundles = group.plan.filter((bundle) => bundle.nodeId === nodeId);
   turn.send(nodeId, { $case: "prepare", value: { placementGroupId, generation, bundles, ttlMs: headLimits.reservationTtlMs } });
 }
 
+/** Tells a node to keep what it reserved for this generation, without an end. */
 export function sayCommit(turn: Turn, { placementGroupId, generation }: GroupRecord, nodeId: string): void {
   turn.send(nodeId, { $case: "commit", value: { placementGroupId, generation } });
 }

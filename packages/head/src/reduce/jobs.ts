@@ -113,6 +113,7 @@ export function placeWaitingJob(turn: Turn, jobId: string, view: ClusterView): b
   }
 }
 
+/** Tells the job's node to start the driver's current attempt; said again to a daemon that does not list it. Nothing for a job without a node. */
 export function sayStartJob(turn: Turn, job: JobRecord): void {
   if (job.nodeId !== null) turn.send(job.nodeId, { $case: "startJob", value: { spec: job.spec, attempt: job.attempt } });
 }
@@ -125,6 +126,7 @@ export function jobReported(turn: Turn, nodeId: string, report: JobReport): void
   else driverEnded(turn, job, report.state.value);
 }
 
+/** A driver's process runs: by its daemon's report, or `adopted` from a hello. A job that is being stopped stays STOPPING. */
 export function driverRuns(turn: Turn, job: JobRecord, at: { readonly pid: number; readonly logPath: string }, adopted: boolean): void {
   const logPaths = at.logPath === "" || job.logPaths.includes(at.logPath) ? job.logPaths : [...job.logPaths, at.logPath];
   if (job.pid === at.pid && logPaths === job.logPaths && job.state !== "PENDING") return;

@@ -200,6 +200,7 @@ export function nodeHeard(turn: Turn, link: string, nodeId: string): boolean {
   return node.state === "ALIVE" || node.state === "SUSPECT";
 }
 
+/** Keeps a daemon's last numbers for status and acknowledges them, so that the daemon too knows of a dead link. */
 export function heartbeat(turn: Turn, nodeId: string, beat: NonNullable<NodeLink["heartbeat"]>): void {
   const live = turn.state.links.get(nodeId);
   if (live === undefined) return;

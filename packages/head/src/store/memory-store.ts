@@ -7,6 +7,7 @@ export interface MemoryDisk {
   readonly tables: { readonly [T in TableName]: Map<string, unknown> };
 }
 
+/** An empty disk: the first head that opens it begins a new cluster at epoch 1. */
 export function memoryDisk(): MemoryDisk {
   return { meta: null, tables: { nodes: new Map(), actors: new Map(), groups: new Map(), jobs: new Map(), kv: new Map() } };
 }
