@@ -222,11 +222,14 @@ export class SimulatedCluster {
     return client;
   }
 
-  /** An older head's late words to a daemon: they must change nothing (L8). Nothing happens where no daemon hears. */
-  whisperStale(name: string): void {
+  /**
+   * An older head's late words to a daemon: they must change nothing (L8). Nothing happens where no daemon hears.
+   * @param epochsOld 0 says them with the epoch the daemon knows, to see that the law notices.
+   */
+  whisperStale(name: string, epochsOld = 1): void {
     const machine = this.machine(name);
     const { daemon } = machine;
-    const epoch = (daemon?.epoch ?? 0) - 1;
+    const epoch = (daemon?.epoch ?? 0) - epochsOld;
     if (daemon === null || !daemon.living || daemon.frozen || epoch < 1) return;
     const before = daemon.state;
     const messages = [

@@ -3,3 +3,4 @@ export { simulatedCluster, SimulatedCluster, type ActorWish, type GroupWish, typ
 export { Laws, type LawsView } from "./laws.js";
 export { eventLine, Names } from "./names.js";
 export { actorScript, driverScript, type ActorScript, type DriverScript } from "./script.js";
+export { runScenario } from "./scenario.js";

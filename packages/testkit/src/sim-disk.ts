@@ -13,6 +13,8 @@ export interface SimDisk {
   /** Least and largest duration of a commit, ms. */
   commitMs: readonly [number, number];
   full: boolean;
+  /** It acknowledges before it writes, as disks with a volatile cache do: to see that a law notices. */
+  lies: boolean;
   /** A store for one life of the head. `alive` false: nothing more is written, and nothing is acknowledged any more. */
   readonly storeOf: (alive: () => boolean) => StateStore;
 }
@@ -28,6 +30,7 @@ export function simDisk(disk: MemoryDisk, { clock, random, onDurable }: SimDiskO
   const self: SimDisk = {
     commitMs: [0, 0],
     full: false,
+    lies: false,
     storeOf(alive) {
       const inner = memoryStore(disk);
       return {
@@ -38,6 +41,10 @@ export function simDisk(disk: MemoryDisk, { clock, random, onDurable }: SimDiskO
           await wait(halfMs);
           if (!alive()) return never();
           if (self.full) throw new SlimeError("disk.full", "the simulated disk is full", { path: "head", needed: null });
+          if (self.lies) {
+            void wait(500).then(() => (alive() ? inner.commit(changes, headMs) : undefined));
+            return;
+          }
           await inner.commit(changes, headMs);
         onDurable(disk.tables);
           await wait(halfMs);
