@@ -1,7 +1,8 @@
 export { type ControlServer, type ControlServerOptions, controlBytesMax, serveControl } from "./grpc/control-server.js";
 export { type Ask, type ClientInlet, type Head, type HeadDependencies, type NodeInlet, type Outlet, openHead } from "./head.js";
 export { type ManagementOptions, type ManagementServer, managementApp, serveManagement } from "./http/management-server.js";
-export { type ActorJson, type GroupJson, type JobJson, jobJson, type NodeJson, type StatusJson, statusJson } from "./http/state-json.js";
+export { jobJson, statusJson } from "./http/state-json.js";
+export type { ActorJson, GroupJson, JobJson, NodeJson, StatusJson } from "./http/state-shapes.js";
 export { controlProtocol, headLimits } from "./limits.js";
 export { type PackageStore, packageStore } from "./packages/package-store.js";
 export { headFile, type RunningHead, type StartHeadDependencies, type StartHeadOptions, startHead } from "./start-head.js";

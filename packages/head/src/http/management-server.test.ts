@@ -14,7 +14,7 @@ import { zipOf } from "../testing/zip.js";
 import { wholeCharacters } from "./log-stream.js";
 import { managementApp } from "./management-server.js";
 import { headRegistry } from "./metrics.js";
-import type { JobJson } from "./state-json.js";
+import type { JobJson } from "./state-shapes.js";
 
 let directory = "";
 let head: Head;

@@ -10,12 +10,14 @@ import { type HeadState, type Records, tableNames } from "../state/head-state.js
 import type { HeadInput, Times } from "../state/inputs.js";
 import { jobEnded } from "../state/records.js";
 import type { Table } from "../state/table.js";
-import { actorReported, placeWaitingActor } from "./actors.js";
+import { placeWaitingActor } from "./actor-placement.js";
+import { actorReported } from "./actors.js";
 import { awaitClient, clientClosed, clientHello, clientRequest, endAbandonedJobs, pushChanges } from "./clients.js";
 import { clusterView } from "./cluster-view.js";
 import { bundlesReplied, placeWaitingGroup, settleRemoval, stepFailed } from "./groups.js";
 import { deleteJob, jobReported, leftOfJob, placeWaitingJob, settleJob, stopJob, submitJob } from "./jobs.js";
-import { heartbeat, judgeSilence, nodeClosed, nodeGoodbye, nodeHeard, nodeHello, settleStopping, stopNode } from "./nodes.js";
+import { nodeHello } from "./node-hello.js";
+import { heartbeat, judgeSilence, nodeClosed, nodeGoodbye, nodeHeard, settleStopping, stopNode } from "./nodes.js";
 import { Turn } from "./turn.js";
 
 /** Rounds in which what was placed may free or ready something else; more would be a loop of our own making. */
