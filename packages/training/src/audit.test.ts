@@ -92,6 +92,11 @@ describe("the audit", () => {
       [["lost", "0:5", "0:5 is leased by rollout 2, and the checkpoint does not hand it out again"]],
     ],
     [
+      "a prompt that its rollout trained without",
+      (r) => void r.ledger.set("0:5", leased(1)),
+      [["lost", "0:5", "0:5 is still leased by rollout 1, which has trained without it"]],
+    ],
+    [
       "a prompt trained in two rollouts",
       (r) => void r.applied.push({ step: 3, rolloutId: 1, instances: [["0:0", 2]] }),
       [["duplicate", "0:0", "0:0 was trained 2 times: in rollouts 0 and 1"]],

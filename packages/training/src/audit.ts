@@ -67,7 +67,9 @@ export function compareRecords(records: AuditRecords): readonly Finding[] {
     if (isConsumed && rollouts === undefined) push(unapplied, entry.rolloutId, id);
     else if (isConsumed && rollouts !== undefined) findings.push(...compareOne(id, entry.rolloutId, rollouts, samplesPerGroup));
     else if (!isConsumed && rollouts !== undefined) for (const rolloutId of rollouts.keys()) push(extra, rolloutId, id);
-    else if (entry.phase !== "dropped" && !pending.has(id)) {
+    else if ((entry.phase === "leased" || entry.phase === "finished") && entry.rolloutId < trained) {
+      findings.push({ kind: "lost", instanceId: id, message: `${id} is still ${describeEntry(entry)}, which has trained without it` });
+    } else if (entry.phase !== "dropped" && !pending.has(id)) {
       findings.push({
         kind: "lost",
         instanceId: id,

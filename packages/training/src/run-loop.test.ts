@@ -217,7 +217,7 @@ describe("what is wrong stops the run and says why", () => {
 });
 
 describe("the driver dies at every single effect, and the same command resumes", () => {
-  const runs: readonly [string, number, Partial<LoopConfig>, Partial<RunSettings>][] = [
+  const runs: readonly [string, number, Partial<LoopConfig>, Partial<RunSettings>, Partial<SimOptions>?][] = [
     ["sync", 1, { mode: "sync", rollouts: 2, saveInterval: 1 }, {}],
     ["sync, rare checkpoints", 5, { mode: "sync", rollouts: 4, saveInterval: 3 }, {}],
     ["async", 1, { mode: "async", rollouts: 3, saveInterval: 1, bufferSize: 2 }, {}],
@@ -227,20 +227,27 @@ describe("the driver dies at every single effect, and the same command resumes",
       { mode: "async", rollouts: 4, saveInterval: 2, bufferSize: 2 },
       { staleness: { lagMax: 1, policy: "drop" } },
     ],
+    [
+      "async, prompts slow to arrive while checkpoints are made",
+      7,
+      { mode: "async", rollouts: 5, saveInterval: 1, bufferSize: 2 },
+      {},
+      { takeMs: 60 },
+    ],
   ];
 
   // The longer runs take every fifth effect: the two short ones meet each kind of effect at every place.
-  it.each(runs)("%s", async (_, stride, loop, more) => {
+  it.each(runs)("%s", async (_, stride, loop, more, options = {}) => {
     const settings = simSettings(loop, more);
-    const whole = await simAttempt(new SimDisk(), settings);
+    const whole = await simAttempt(new SimDisk(), settings, options);
     const effects = whole.world.effects.seen.length;
     for (let dieAt = 1; dieAt <= effects; dieAt += stride) {
       const disk = new SimDisk();
-      const first = await simAttempt(disk, settings, { dieAt });
+      const first = await simAttempt(disk, settings, { ...options, dieAt });
       const where = first.world.effects.seen.at(-1);
       expect(first.outcome, where).toBe("dead");
       disk.crash(dieAt % 3 === 0 ? 7 : 0);
-      const { outcome } = await simAttempt(disk, settings);
+      const { outcome } = await simAttempt(disk, settings, options);
       expect(finished(outcome).rollouts, `died at ${where}`).toBe(settings.loop.rollouts);
       expect(await simAudit(disk), `died at ${where}`).toEqual([]);
     }

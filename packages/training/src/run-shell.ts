@@ -13,7 +13,7 @@ import type { Manifest } from "./manifest.js";
 import type { RunPorts } from "./ports.js";
 import { PromptDesk } from "./prompt-desk.js";
 import { reduce } from "./reducer.js";
-import { type Era, PhaseDeadlines, type RunContext, spanned, trainerOp } from "./run-context.js";
+import { type Era, PhaseDeadlines, type RunContext } from "./run-context.js";
 import type { StoredCheckpoint } from "./run-records.js";
 import type { RunSettings } from "./run-settings.js";
 import { type RunSummary, summaryOf } from "./run-summary.js";

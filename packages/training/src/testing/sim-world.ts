@@ -26,6 +26,8 @@ import { type SimDisk, simStorage } from "./sim-storage.js";
 export interface SimOptions {
   readonly prompts: number;
   readonly engines: number;
+  /** Between the cursor's move and the prompts' arrival. */
+  readonly takeMs: number;
   readonly generateMs: number;
   readonly trainMs: number;
   readonly pushMs: number;
@@ -41,6 +43,7 @@ export interface SimOptions {
 export const simDefaults: SimOptions = {
   prompts: 12,
   engines: 2,
+  takeMs: 1,
   generateMs: 100,
   trainMs: 100,
   pushMs: 5,
@@ -115,7 +118,7 @@ export class SimWorld {
       { clock: this.clock },
     );
     return {
-      source: simSource(this.#options.prompts),
+      source: this.#slowSource(),
       ledger,
       evalSets: [
         {
@@ -170,6 +173,17 @@ export class SimWorld {
       clock: this.clock,
       log: this.#log,
     };
+  }
+
+  /** The cursor moves before the prompts arrive: who looks in between must not see one without the other. */
+  #slowSource(): PromptSource {
+    const source = simSource(this.#options.prompts);
+    const take = async (count: number) => {
+      const groups = await source.take(count);
+      await sleep(this.clock, this.#options.takeMs);
+      return groups;
+    };
+    return { ...source, take };
   }
 
   /** Moves time on until the promise settles or the driver is dead. */
