@@ -69,13 +69,17 @@ function whyNever(view: ClusterView, candidates: readonly NodeView[], request: A
 
 function whyNotNow(view: ClusterView, candidates: readonly NodeView[], request: ActorRequest): readonly string[] {
   if (view.nodes.length === 0) return ["no node has joined yet; start one with `slime-worker join`"];
+  const usable = candidates.filter((node) => node.schedulable);
+  if (usable.length === 0) {
+    const silent = listText(candidates.map((node) => node.nodeId));
+    return [`${silent} ${candidates.length === 1 ? "is" : "are"} silent and ${candidates.length === 1 ? "gets" : "get"} nothing new`];
+  }
   const among: ClusterView = {
     nodes: candidates,
     holders: view.holders.filter((holder) => candidates.some((node) => node.nodeId === holder.nodeId)),
   };
   const short = shortages(among, request.resources, "free");
   if (short.length > 0) return short;
-  const usable = candidates.filter((node) => node.schedulable);
   return [
     `{${formatResources(request.resources)}} fits no node now: ${offers(usable, request.resources, "free")}${heldBy(among, gpuResource)}`,
   ];
