@@ -232,7 +232,7 @@ describe("the driver dies at every single effect, and the same command resumes",
       7,
       { mode: "async", rollouts: 5, saveInterval: 1, bufferSize: 2 },
       {},
-      { takeMs: 60 },
+      { takeMs: 150, generateMs: 20 },
     ],
   ];
 
