@@ -1,36 +1,18 @@
 import { type Clock, type Logger, SlimeError, silentLogger, systemClock, type Timer } from "@slime/core";
-import {
-  type CallHead,
-  type MessageSink,
-  messageType,
-  readMessage,
-  writeBare,
-  writeCall,
-  writeCancel,
-  writeFailure,
-  writeGoodbye,
-  writeHello,
-  writeResult,
-  writeSend,
-} from "./envelope.js";
+import { Callee } from "./callee.js";
+import { type CallHead, messageType, writeBare, writeCall, writeCancel, writeGoodbye, writeHello, writeSend } from "./envelope.js";
 import { type Failure, fromFailure, toFailure } from "./failure.js";
-import { headerBytesOf, protocolVersion, readPrefix } from "./frame.js";
+import { protocolVersion } from "./frame.js";
 import { FrameAssembler } from "./frame-assembler.js";
+import { type FrameSink, readFrame } from "./frame-messages.js";
 import { Heartbeat } from "./heartbeat.js";
-import { Incoming } from "./incoming.js";
-import { IncomingCalls } from "./incoming-calls.js";
 import { type FrameLimits, wireLimits } from "./limits.js";
 import { limit } from "./msgpack-reader.js";
 import { Outbox } from "./outbox.js";
 import type { CallOptions, CloseReason, Hello, Peer, PeerOptions } from "./peer-api.js";
 import { PendingCalls } from "./pending-calls.js";
-import { segmentOf } from "./value-frame.js";
-import { ValueReader } from "./value-reader.js";
 import type { ValueWriter } from "./value-writer.js";
 import type { Wire, WireEvents } from "./wire.js";
-
-/** Segments from this size on are handed out as views of their frame; shorter ones are copied so that they do not hold it. */
-const viewBytesMin = 64 * 1024;
 
 /** How far a connection has come; nothing leads back. */
 type Phase =
@@ -47,7 +29,7 @@ type Phase =
  * R3 every pending call settles when the connection ends; R4 a refused value costs its own call, a broken frame the connection;
  * R5 nothing is answered before both hellos agree.
  */
-export class PeerEnd implements Peer, MessageSink, WireEvents {
+export class PeerEnd implements Peer, FrameSink, WireEvents {
   #phase: Phase;
   #remote: Hello | undefined;
   #remoteEpoch = 0;
@@ -66,7 +48,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   readonly #outbox: Outbox;
   readonly #frames: FrameAssembler;
   readonly #pending: PendingCalls;
-  readonly #incoming: IncomingCalls;
+  readonly #callee: Callee;
   readonly #endOfTurn: (flush: () => void) => void;
   readonly #flush = () => {
     this.#flushing = false;
@@ -93,13 +75,25 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
       epoch: options.epoch ?? (() => 0),
       hooks: options.hooks,
     });
-    this.#frames = new FrameAssembler(this.#limits, (buffer, start, total, owned) => this.#frame(buffer, start, total, owned));
+    this.#frames = new FrameAssembler(this.#limits, (buffer, start, total, owned) =>
+      readFrame(buffer, start, total, owned, options.hooks, this.#limits, this),
+    );
     this.#pending = new PendingCalls({
       clock: this.#clock,
       peer: wire.name,
       cancel: (callId) => this.#post((out) => writeCancel(out, callId)),
     });
-    this.#incoming = new IncomingCalls(this.#clock);
+    this.#callee = new Callee({
+      peer: this,
+      handler: options.handler,
+      who: options.hello.who,
+      caller: wire.name,
+      callsMax: this.#callsMax,
+      clock: this.#clock,
+      log: this.#log,
+      add: (write, needed) => this.#add(write, needed),
+      onFinished: () => this.#noticeIdle(),
+    });
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -201,6 +195,12 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     this.#end({ kind: "broken", reason: reason ?? "the other side went away" });
   }
 
+  onFrame(epoch: number): void {
+    if (epoch <= this.#remoteEpoch) return;
+    this.#remoteEpoch = epoch;
+    this.#options.onEpoch?.(epoch);
+  }
+
   onHello(hello: Hello): void {
     const phase = this.#phase;
     if (phase.kind !== "greeting") return;
@@ -235,7 +235,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
         new SlimeError("codec.refused", `${this.#wire.name} called before its hello`, { where: method, reason: "no hello" }),
       );
     if (this.#phase.kind !== "open")
-      return this.#fail(
+      return this.#callee.fail(
         callId,
         method,
         new SlimeError("wire.broken", `${method}: the callee is ending and takes no more calls`, {
@@ -243,34 +243,12 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
           reason: "draining",
         }),
       );
-    if (bad !== undefined) return this.#fail(callId, method, bad);
-    if (this.#incoming.size >= this.#callsMax)
-      return this.#fail(callId, method, limit("calls in progress for one caller", this.#incoming.size + 1, this.#callsMax));
-    const call = new Incoming(this, callId, method, args, head, true, head.deadlineMs === null ? 0 : this.#clock.nowMs());
-    let result: unknown;
-    try {
-      result = this.#handle(call);
-    } catch (error) {
-      return this.#fail(callId, method, error);
-    }
-    if (!isPromise(result)) return this.#reply(call, result);
-    this.#incoming.add(call);
-    result.then(
-      (value) => this.#finish(call, value, undefined, true),
-      (error: unknown) => this.#finish(call, undefined, error, false),
-    );
+    if (bad !== undefined) return this.#callee.fail(callId, method, bad);
+    this.#callee.call(callId, method, args, head);
   }
 
   onSend(method: string, args: unknown, head: CallHead, bad: unknown): void {
-    if (this.#phase.kind !== "open") return;
-    const lost = (error: unknown) => this.#log.warn("rpc.send_failed", { method, peer: this.#wire.name, error: toFailure(error) });
-    if (bad !== undefined) return lost(bad);
-    try {
-      const result = this.#handle(new Incoming(this, 0, method, args, head, false, 0));
-      if (isPromise(result)) result.then(undefined, lost);
-    } catch (error) {
-      lost(error);
-    }
+    if (this.#phase.kind === "open") this.#callee.send(method, args, head, bad);
   }
 
   onResult(callId: number, value: unknown, bad: unknown): void {
@@ -285,7 +263,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
   }
 
   onCancel(callId: number): void {
-    this.#incoming.cancel(callId);
+    this.#callee.cancel(callId);
   }
 
   onPing(): void {
@@ -297,48 +275,14 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     this.#end({ kind: "closed", reason });
   }
 
-  #handle(call: Incoming): unknown {
-    const { handler } = this.#options;
-    if (handler === undefined)
-      throw new SlimeError("not_found", `${call.method}: this process answers no calls`, { kind: "method", id: call.method });
-    return handler(call);
-  }
-
-  #reply(call: Incoming, value: unknown): void {
-    if (this.#phase.kind === "ended") return;
-    try {
-      this.#outbox.add((out) => writeResult(out, call.callId, value), false);
-    } catch (error) {
-      return this.#fail(call.callId, call.method, error);
-    }
-    this.#schedule();
-  }
-
-  #fail(callId: number, method: string, error: unknown): void {
-    const { who } = this.#options.hello;
-    const failure = toFailure(error, `${who.id}#${who.incarnation}/pid ${who.pid}`, method);
-    try {
-      this.#post((out) => writeFailure(out, callId, failure));
-    } catch {
-      // Details past the limits: the caller gets the rest.
-      this.#post((out) => writeFailure(out, callId, { ...failure, details: null, cause: null }));
-    }
-  }
-
-  #finish(call: Incoming, value: unknown, error: unknown, fine: boolean): void {
-    this.#incoming.remove(call);
-    if (this.#phase.kind === "ended") return;
-    if (!call.aborted) {
-      if (fine) this.#reply(call, value);
-      else this.#fail(call.callId, call.method, error);
-    }
-    this.#noticeIdle();
-  }
-
   /** A message the protocol needs: never refused for size. */
   #post(write: (out: ValueWriter) => void): void {
+    this.#add(write, true);
+  }
+
+  #add(write: (out: ValueWriter) => void, needed: boolean): void {
     if (this.#phase.kind === "ended") return;
-    this.#outbox.add(write, true);
+    this.#outbox.add(write, needed);
     this.#schedule();
   }
 
@@ -359,33 +303,8 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
     });
   }
 
-  #frame(buffer: Buffer, start: number, total: number, owned: boolean): boolean {
-    const headerBytes = headerBytesOf(buffer, start, total);
-    let table: readonly number[] = [];
-    const reader: ValueReader = new ValueReader(
-      buffer,
-      start + 8,
-      start + 8 + headerBytes,
-      (index: number): Uint8Array => segmentOf(buffer, start, table, index, owned ? viewBytesMin : Infinity, reader),
-      this.#options.hooks,
-      this.#limits,
-    );
-    const prefix = readPrefix(reader, headerBytes, total, this.#limits);
-    table = prefix.segments;
-    if (prefix.epoch > this.#remoteEpoch) {
-      this.#remoteEpoch = prefix.epoch;
-      this.#options.onEpoch?.(prefix.epoch);
-    }
-    for (let i = 0; i < prefix.messages; i++) {
-      readMessage(reader, this);
-      if (this.ended) return false;
-    }
-    if (!reader.atEnd) throw reader.refused("bytes follow the last message");
-    return true;
-  }
-
   #isIdle(): boolean {
-    return this.#pending.size === 0 && this.#incoming.size === 0;
+    return this.#pending.size === 0 && this.#callee.size === 0;
   }
 
   #noticeIdle(): void {
@@ -421,7 +340,7 @@ export class PeerEnd implements Peer, MessageSink, WireEvents {
         new SlimeError("wire.broken", `${this.#wire.name}: ${reason.reason}`, { peer: this.#wire.name, reason: reason.reason }),
       );
     if (phase.kind === "draining") phase.idle();
-    this.#incoming.abortAll(reason.reason);
+    this.#callee.abortAll(reason.reason);
     this.#pending.breakAll(reason.reason);
     this.#resolveClosed(reason);
   }
@@ -437,8 +356,4 @@ export function openPeer(wire: Wire, options: PeerOptions, accept?: (hello: Hell
 /** After everything that the current callback and its promises do. `setImmediate` would also wait for the poll phase: half the round trips. */
 function endOfTurn(flush: () => void): void {
   queueMicrotask(() => process.nextTick(flush));
-}
-
-function isPromise(value: unknown): value is PromiseLike<unknown> {
-  return value instanceof Promise || (typeof value === "object" && value !== null && "then" in value && typeof value.then === "function");
 }
