@@ -285,6 +285,26 @@ describe("actors", () => {
   });
 });
 
+describe("order", () => {
+  test("H1: what changes nothing does not overtake a commit under way: no dirty read, no stop before its start", async () => {
+    const daemon = await join(1);
+    const { client, jobId: job } = await driver();
+    let finish: () => void = () => {};
+    failWrites = () => new Promise((resolve) => void (finish = resolve));
+    const created = client.actor(create(1, job));
+    await clock.run(0);
+    const killed = client.actor({ $case: "killActor", value: { actorId: actorId(1), graceMs: 0, noRestart: false } });
+    const read = client.actor({ $case: "resolveActor", value: { actorId: actorId(1) } });
+    await clock.run(100);
+    expect(daemon.heard.map((message) => message.$case).filter((kind) => kind.endsWith("Actor"))).toEqual([]);
+    failWrites = null;
+    finish();
+    await clock.run(100);
+    await Promise.all([created, killed, read]);
+    expect(daemon.heard.map((message) => message.$case).filter((kind) => kind.endsWith("Actor"))).toEqual(["startActor", "stopActor"]);
+  });
+});
+
 describe("placement groups", () => {
   test("prepared on every node, then committed; bundles in rank order; actors land in their bundle", async () => {
     const [a, b] = [await join(1, { gpus: 2, address: "10.0.0.10" }), await join(2, { gpus: 2, address: "10.0.0.9" })];

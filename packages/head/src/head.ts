@@ -108,7 +108,8 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
       refuse(input, readOnly);
       return;
     }
-    if (outcome.changes.length === 0 && waiting.length === 0) {
+    // Also behind a commit under way: what is said follows from changes that may still be lost, and must not overtake what they say.
+    if (outcome.changes.length === 0 && writing === null) {
       perform(outcome.effects);
       return;
     }
@@ -125,14 +126,14 @@ export async function openHead(deps: HeadDependencies): Promise<Head> {
       const changes = group.flatMap(({ outcome }) => outcome.changes);
       const from = clock.nowMs();
       try {
-        await store.commit(changes, times().nowMs);
+        if (changes.length > 0) await store.commit(changes, times().nowMs);
       } catch (error) {
         giveUp(group, error);
         continue;
       }
-      deps.onCommit?.(clock.nowMs() - from, group.length);
+      if (changes.length > 0) deps.onCommit?.(clock.nowMs() - from, group.length);
       for (const { outcome } of group) perform(outcome.effects); // H1
-      for (const listener of listeners) listener();
+      if (changes.length > 0) for (const listener of listeners) listener();
     }
     writing = null;
   };
