@@ -1,5 +1,6 @@
 import { type FileHandle, mkdir, open as openFile, statfs } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { SlimeError } from "@slime/core";
 import { type Database, open, type RootDatabase } from "lmdb";
 import { type TableName, tableNames } from "../state/head-state.js";
@@ -44,12 +45,14 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
       await refuseNetworkFileSystem(options.directory, options.fileSystemOf ?? fileSystemOf);
       await checkHeader(path);
       try {
-        // overlappingSync off: a commit settles after its fsync, not before.
+        // overlappingSync off: a commit settles after its fsync, not before. eventTurnBatching off: a commit is one batch of our own; where the
+        // library makes one of each turn, a failed write rejects a promise that nobody gets to see, and that ends the process.
         root = open<unknown, string>({
           path,
           noSubdir: true,
           encoding: "msgpack",
           overlappingSync: false,
+          eventTurnBatching: false,
           maxDbs: 16,
           ...(options.mapBytesMax === undefined ? {} : { mapSize: options.mapBytesMax }),
         });
@@ -65,26 +68,27 @@ export function lmdbStore(options: LmdbStoreOptions): StateStore {
       try {
         await need().put("meta", meta); // D2
       } catch (error) {
-        throw writeFault(path, error);
+        throw await writeFault(path, error);
       }
       return { meta, records: stored.records };
     },
     async commit(changes, headMs) {
       const database = need();
+      if (meta === null) throw new SlimeError("state.locked", `${path} is not open`, { path, pid: process.pid });
+      const next = { ...meta, headMs };
       try {
-        // Writes of one event-loop turn are one transaction: none of these awaits the other.
-        const writes: Promise<boolean>[] = [];
-        for (const { table, id, after } of changes) {
-          const target = tables.get(table);
-          if (target !== undefined) writes.push(after === undefined ? target.remove(id) : target.put(id, after));
-        }
-        if (meta === null) throw new SlimeError("state.locked", `${path} is not open`, { path, pid: process.pid });
-        meta = { ...meta, headMs };
-        writes.push(database.put("meta", meta));
-        for (const written of await Promise.allSettled(writes)) if (written.status === "rejected") throw written.reason;
+        await database.batch(() => {
+          for (const { table, id, after } of changes) {
+            const target = tables.get(table);
+            if (after === undefined) target?.remove(id);
+            else target?.put(id, after);
+          }
+          database.put("meta", next);
+        });
       } catch (error) {
-        throw writeFault(path, error);
+        throw await writeFault(path, error);
       }
+      meta = next;
     },
     async close() {
       const database = root;
@@ -176,10 +180,12 @@ function readFault(path: string, error: unknown): SlimeError {
 }
 
 /** Every failed write counts as a full disk unless it says otherwise: the head cannot promise anything any more. */
-function writeFault(path: string, error: unknown): SlimeError {
+async function writeFault(path: string, error: unknown): Promise<SlimeError> {
   if (SlimeError.isAny(error)) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  const cause = error instanceof Error && "commitError" in error ? error.commitError : error;
+  // LMDB says why in a promise beside the error; it has settled by the next turn.
+  const said = error instanceof Error && "commitError" in error ? Promise.resolve(error.commitError) : Promise.reject(error);
+  const cause: unknown = await Promise.race([said, setImmediate(error)]).catch((reason: unknown) => reason);
+  const message = cause instanceof Error ? cause.message.replace(/:.*/s, "") : String(cause);
   return new SlimeError(
     "disk.full",
     `${path} could not be written (${message}): free space on its disk and restart the head; until then it only reads`,
