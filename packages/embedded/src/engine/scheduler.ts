@@ -5,6 +5,7 @@ import { KvPages, pageRows } from "./kv-pages.js";
 import { type EngineLimits, refusal } from "./options.js";
 import type { Sampler } from "./sampling.js";
 import type { Sequence } from "./sequence.js";
+import { pushStepRows, type WantedRow } from "./step-rows.js";
 
 /** What the scheduler counts over its life. */
 export interface SchedulerCounts {
@@ -15,8 +16,6 @@ export interface SchedulerCounts {
   readonly retracted: number;
   readonly steps: number;
 }
-
-type Wanted = { readonly row: number; readonly sequence: Sequence; readonly target: number | null };
 
 /**
  * Continuous batching: which sequences run, which wait, and one step of all that run.
@@ -172,7 +171,7 @@ export class Scheduler {
     }
     if (this.#barriers.length === 0) this.#admit();
     if (this.#running.length === 0) return false;
-    const wanted = this.#plan();
+    const wanted = pushStepRows(this.#decoder, this.#running);
     this.#decoder.forward();
     this.#counts.steps++;
     for (let from = 0; from < wanted.length; from += this.#decoder.logitsRowsMax)
@@ -199,34 +198,7 @@ export class Scheduler {
     }
   }
 
-  /** Pushes this step's rows: a row for each decoding sequence first, then prompts in order of admission, as many tokens as fit. */
-  #plan(): Wanted[] {
-    const decoder = this.#decoder;
-    const wanted: Wanted[] = [];
-    decoder.begin();
-    const push = (sequence: Sequence, count: number) => {
-      if (sequence.state.kind !== "running") return;
-      const end = sequence.computed + count;
-      for (let position = sequence.computed; position < end; position++) {
-        const row = decoder.push(sequence.token(position), position, sequence.state.slot);
-        const target = sequence.owedInputLogProb(position);
-        if (target !== null) {
-          sequence.inputLogProbs.push(NaN);
-          wanted.push({ row, sequence, target });
-        }
-        if (position === sequence.length - 1) wanted.push({ row, sequence, target: null });
-      }
-      sequence.computed = end;
-    };
-    const isDecoding = (sequence: Sequence) => sequence.length - sequence.computed === 1;
-    const decoding = this.#running.filter(isDecoding);
-    const prefilling = this.#running.filter((sequence) => !isDecoding(sequence));
-    for (const sequence of decoding) push(sequence, 1);
-    for (const sequence of prefilling) push(sequence, Math.min(sequence.length - sequence.computed, decoder.rowsMax - decoder.rows));
-    return wanted;
-  }
-
-  #take(wanted: readonly Wanted[], version: string): void {
+  #take(wanted: readonly WantedRow[], version: string): void {
     const { logitsStride } = this.#decoder;
     const base = this.#decoder.logits(wanted.map(({ row }) => row));
     wanted.forEach(({ sequence, target }, i) => {

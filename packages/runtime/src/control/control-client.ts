@@ -8,12 +8,12 @@ import { type BackoffPolicy, backoffDelayMs, type Clock, type Logger, type Rando
 import type { ClientDown, ClientHello, ClientUp, ClientWelcome } from "@slime/rpc/control";
 import type { ActorView } from "../actor-view.js";
 import { unbornView } from "../actor-view.js";
-import { cancelled } from "../channel-call.js";
 import type { WaitOptions } from "../handle-types.js";
 import { runtimeLimits } from "../limits.js";
 import type { ControlPort, PlacementGroupView } from "../ports.js";
 import type { ControlDialer, ControlLink } from "./control-link.js";
 import { actorView, failureIn, nodeView, placementGroupView } from "./proto-views.js";
+import { type StartWaiting, withinTime } from "./within-time.js";
 
 export interface ControlClientParts {
   readonly dialer: ControlDialer;
@@ -168,41 +168,7 @@ export function controlClient(parts: ControlClientParts): ControlClient {
       { address: dialer.address },
     );
 
-  /** Waits for `settle` within the options' time; `cancel` undoes what waits. */
-  const within = <T>(
-    options: WaitOptions | undefined,
-    start: (done: (value: T) => void, failed: (error: unknown) => void) => () => void,
-  ): Promise<T> => {
-    const timeoutMs = options?.timeoutMs === undefined ? runtimeLimits.controlTimeoutMs : options.timeoutMs;
-    const signal = options?.signal;
-    return new Promise<T>((resolve, reject) => {
-      const end = () => {
-        timer?.cancel();
-        signal?.removeEventListener("abort", onAbort);
-      };
-      const failed = (error: unknown) => {
-        end();
-        reject(error);
-      };
-      const onAbort = () => {
-        cancel();
-        failed(cancelled("a request to the head", signal?.reason));
-      };
-      const cancel = start((value) => {
-        end();
-        resolve(value);
-      }, failed);
-      const timer =
-        timeoutMs === null
-          ? null
-          : clock.after(timeoutMs, () => {
-              cancel();
-              failed(away(timeoutMs));
-            });
-      if (signal?.aborted) onAbort();
-      else signal?.addEventListener("abort", onAbort, { once: true });
-    });
-  };
+  const within = <T>(options: WaitOptions | undefined, start: StartWaiting<T>): Promise<T> => withinTime(clock, options, away, start);
 
   const ask = (request: Request, options?: WaitOptions): Promise<Reply> => {
     if (state.kind === "closed") return Promise.reject(state.error);
