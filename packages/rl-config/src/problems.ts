@@ -166,19 +166,37 @@ function evalProblems(config: RunConfig, given: ReadonlySet<string>): string[] {
   return out;
 }
 
+interface WantedPath {
+  readonly flag: string;
+  readonly path: string;
+  readonly kind: "file" | "directory";
+}
+
+/** What the flags say is there. */
+function wantedPaths(config: RunConfig): readonly WantedPath[] {
+  const want = (flag: string, path: string | null, kind: WantedPath["kind"]): readonly WantedPath[] =>
+    path === null ? [] : [{ flag: `--${flag}`, path, kind }];
+  return [
+    ...want("hf-checkpoint", config.hfCheckpoint, "directory"),
+    ...want("ref-load", config.refLoad, "directory"),
+    ...want("load", config.load, "directory"),
+    ...want("prompt-data", withoutSlice(config.promptData), "file"),
+    ...want("custom-rm-path", withoutName(config.customRmPath), "file"),
+    ...config.evalPromptData.flatMap(({ name, path }) => want(`eval-prompt-data ${name}`, withoutSlice(path), "file")),
+  ];
+}
+
+/** Files and directories that the flags name and that are not there. */
+export function missingPaths(config: RunConfig, paths: PathProbe): readonly WantedPath[] {
+  return wantedPaths(config).filter(({ path }) => paths.kind(path) === "missing");
+}
+
 function pathProblems(config: RunConfig, paths: PathProbe): string[] {
-  const out: string[] = [];
-  const want = (flag: string, path: string | null, kind: "file" | "directory") => {
-    if (path === null) return;
+  const out = wantedPaths(config).flatMap(({ flag, path, kind }) => {
     const found = paths.kind(path);
-    if (found !== kind) out.push(`--${flag}: ${path} ${found === "missing" ? "does not exist" : `is a ${found}, not a ${kind}`}`);
-  };
-  want("hf-checkpoint", config.hfCheckpoint, "directory");
-  want("ref-load", config.refLoad, "directory");
-  want("load", config.load, "directory");
-  want("prompt-data", withoutSlice(config.promptData), "file");
-  want("custom-rm-path", withoutName(config.customRmPath), "file");
-  for (const { name, path } of config.evalPromptData) want(`eval-prompt-data ${name}`, withoutSlice(path), "file");
+    if (found === kind) return [];
+    return [found === "missing" ? `${flag}: ${path} does not exist; name a ${kind} that is there` : `${flag}: ${path} is a ${found}, not a ${kind}`];
+  });
   if (config.rolloutMaxContextLen !== null && config.rolloutMaxResponseLen >= config.rolloutMaxContextLen) {
     out.push(
       `--rollout-max-response-len ${config.rolloutMaxResponseLen} leaves no room for a prompt in --rollout-max-context-len ${config.rolloutMaxContextLen}`,

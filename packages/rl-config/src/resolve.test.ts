@@ -162,12 +162,7 @@ describe("resolving a configuration", () => {
       one("--use-tis --use-rollout-logprobs"),
       "--use-rollout-logprobs and --use-tis exclude each other: with the engine's log-probs as the old policy there is nothing to correct",
     ],
-    ["missing file", one("--custom-rm-path rm.ts").filter((issue) => issue.includes("rm.ts")), "--custom-rm-path: rm.ts does not exist"],
-    [
-      "missing eval file",
-      one("--eval-interval 1 --eval-prompt-data held nowhere.jsonl"),
-      "--eval-prompt-data held: nowhere.jsonl does not exist",
-    ],
+    ["missing file", one("--custom-rm-path rm.ts").filter((issue) => issue.includes("rm.ts")), "--custom-rm-path: rm.ts does not exist; name a file that is there"],
     ["wrong kind", issuesOf(base.replace("model", "data.jsonl")), "--hf-checkpoint: data.jsonl is a file, not a directory"],
     [
       "sglang",
@@ -186,11 +181,38 @@ describe("resolving a configuration", () => {
       one("--config c.yaml", { readFile: () => "rollout-temprature: 1" }),
       "c.yaml: rollout-temprature is no flag; did you mean --rollout-temperature?",
     ],
-    ["file missing", one("--config c.yaml"), "--config: cannot read c.yaml: no such file: c.yaml"],
     ["no length", issuesOf(base.replace("--num-rollout 10 ", "")), "one of --num-rollout and --num-epoch must be given"],
     ["no reward", issuesOf(base.replace("--rm-type exact ", "")), "one of --rm-type and --custom-rm-path must say how answers are scored"],
     ["backend", one("--train-backend megatron"), '--train-backend: must be one of embedded, got "megatron"'],
   ])("refuses: %s", (_, issues, expected) => expect(issues).toEqual([expected]));
+});
+
+describe("files that are not there", () => {
+  const missing = (words: string): SlimeError => {
+    try {
+      resolveConfig(input(words));
+    } catch (error) {
+      if (SlimeError.isAny(error)) return error;
+    }
+    throw new Error("it was not refused");
+  };
+
+  it("is its own class when nothing else is wrong", () => {
+    expect(missing(`${base} --eval-interval 1 --eval-prompt-data held nowhere.jsonl`)).toMatchObject({
+      code: "file.missing",
+      message: "[file.missing] --eval-prompt-data held: nowhere.jsonl does not exist; name a file that is there",
+      details: { path: "nowhere.jsonl", wanted: "--eval-prompt-data held" },
+    });
+  });
+
+  it("is one issue among others when there are others", () => {
+    const error = missing(`${base} --eval-interval 1 --eval-prompt-data held nowhere.jsonl --kl-loss-coef 1`);
+    expect(error).toMatchObject({ code: "config.invalid", details: { issues: expect.arrayContaining([expect.stringContaining("nowhere.jsonl")]) } });
+  });
+
+  it("hides nothing behind a --config that cannot be read: what it would have set is not complained of", () => {
+    expect(missing("--config c.yaml")).toMatchObject({ code: "file.missing", message: "[file.missing] --config: cannot read c.yaml: no such file: c.yaml; name a file that is there" });
+  });
 });
 
 describe("derived values", () => {

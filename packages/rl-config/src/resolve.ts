@@ -1,7 +1,7 @@
 import { SlimeError } from "@slime/core";
 import { envOf, type FlagRow, keyOf } from "./flag-row.js";
 import { flags, type RunConfig, type RunMode } from "./flags.js";
-import { type PathProbe, problems } from "./problems.js";
+import { missingPaths, type PathProbe, problems } from "./problems.js";
 import { type Assignment, type Origin, readArguments, readConfigText, readEnvironment, splitConfig } from "./sources.js";
 
 const table: ReadonlyMap<string, FlagRow> = new Map(flags.map((row): [string, FlagRow] => [row.name, row as FlagRow]));
@@ -32,19 +32,17 @@ export interface Resolved {
 
 /**
  * flag > environment > file > default, checked and frozen.
- * @throws `config.invalid` with every issue at once: unknown names with suggestions, wrong values, missing ones, contradictions.
+ * @throws `config.invalid` with every issue at once: unknown names with suggestions, wrong values, missing ones, contradictions;
+ * `file.missing` when `--config` cannot be read, or when files that are not there are all that is wrong.
  */
 export function resolveConfig(input: ConfigInput): Resolved {
   const { file, rest, issues: configIssues } = splitConfig(input.argv);
   const issues: string[] = [...configIssues];
   const layers: ReadonlyMap<string, Assignment>[] = [];
   if (file !== null) {
-    const text = readOrSay(file, input.readFile, issues);
-    if (text !== null) {
-      const reading = readConfigText(text, file, table);
-      issues.push(...reading.issues);
-      layers.push(reading.values);
-    }
+    const reading = readConfigText(readConfig(file, input.readFile), file, table);
+    issues.push(...reading.issues);
+    layers.push(reading.values);
   }
   for (const reading of [readEnvironment(input.env, table), readArguments(rest, table)]) {
     issues.push(...reading.issues);
@@ -70,6 +68,10 @@ export function resolveConfig(input: ConfigInput): Resolved {
   const config = deepFreeze(values) as RunConfig;
   // Contradictions of values that are themselves wrong would only repeat the complaint.
   if (!broken) issues.push(...problems(config, new Set(assigned.keys()), input.paths));
+  const absent = broken ? [] : missingPaths(config, input.paths);
+  if (absent.length > 0 && absent.length === issues.length) {
+    throw new SlimeError("file.missing", issues.join("; "), { path: absent[0]?.path ?? "", wanted: absent[0]?.flag ?? "" });
+  }
   if (issues.length > 0) throw invalid(issues);
   return { config, explained };
 }
@@ -82,12 +84,13 @@ function check(row: FlagRow, assignment: Assignment, issues: string[]): { readon
   return null;
 }
 
-function readOrSay(file: string, readFile: (path: string) => string, issues: string[]): string | null {
+/** Without its file every other complaint would be about what the file says. */
+function readConfig(file: string, readFile: (path: string) => string): string {
   try {
     return readFile(file);
-  } catch (error) {
-    issues.push(`--config: cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`);
-    return null;
+  } catch (cause) {
+    const message = `--config: cannot read ${file}: ${cause instanceof Error ? cause.message : String(cause)}; name a file that is there`;
+    throw new SlimeError("file.missing", message, { path: file, wanted: "--config" });
   }
 }
 

@@ -216,6 +216,37 @@ describe("what is wrong stops the run and says why", () => {
   });
 });
 
+describe("what was stopped goes on", () => {
+  it.each(["journal", "ledger"] as const)("after the disk was full for the %s", async (file) => {
+    const disk = new SimDisk();
+    disk[file].spaceBytes = 1_500;
+    const error: unknown = await simAttempt(disk, simSettings()).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: "disk.full" });
+    disk[file].spaceBytes = Number.POSITIVE_INFINITY;
+    const { outcome } = await simAttempt(disk, simSettings());
+    expect(finished(outcome)).toMatchObject({ rollouts: 5, attempt: file === "journal" ? expect.any(Number) : 2 });
+    expect(await simAudit(disk)).toEqual([]);
+  });
+
+  it.each(["sync", "async"] as const)("%s: after a signal", async (mode) => {
+    const disk = new SimDisk();
+    const stop = new AbortController();
+    const settings = simSettings({ mode, rollouts: 6 });
+    const reason = new SlimeError("call.cancelled", "stopped by SIGTERM", { what: "run" });
+    const error: unknown = await simAttempt(
+      disk,
+      settings,
+      {},
+      (sim) => void sim.clock.after(620, () => stop.abort(reason)),
+      stop.signal,
+    ).catch((thrown: unknown) => thrown);
+    expect(error).toBe(reason);
+    const { outcome } = await simAttempt(disk, settings);
+    expect(finished(outcome)).toMatchObject({ rollouts: 6, attempt: 2 });
+    expect(await simAudit(disk)).toEqual([]);
+  });
+});
+
 describe("the driver dies at every single effect, and the same command resumes", () => {
   const runs: readonly [string, number, Partial<LoopConfig>, Partial<RunSettings>, Partial<SimOptions>?][] = [
     ["sync", 1, { mode: "sync", rollouts: 2, saveInterval: 1 }, {}],

@@ -18,7 +18,7 @@ import type { StoredCheckpoint } from "./run-records.js";
 import type { RunSettings } from "./run-settings.js";
 import { type RunSummary, summaryOf } from "./run-summary.js";
 import { StallWatch } from "./stall-watch.js";
-import { isTrainerLoss } from "./trainer-failures.js";
+import { isTrainerLoss, ownFailure } from "./trainer-failures.js";
 import { laneJob } from "./trainer-lane.js";
 import { weightPush } from "./weight-push.js";
 
@@ -232,7 +232,7 @@ class RunShell {
       this.#emit({ kind: "trainer.lost", era: era.number, reason });
       return;
     }
-    this.#error = error;
+    this.#error = ownFailure(error);
     this.#ports.log.error("run.failed", { during: what, reason });
     this.#emit({ kind: "failed", code: SlimeError.isAny(error) ? error.code : "call.failed", message: reason });
   }

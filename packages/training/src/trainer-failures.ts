@@ -40,6 +40,13 @@ export function isTrainerLoss(error: unknown): boolean {
   return codes.some((code) => lossCodes.has(code)) && !codes.some((code) => ownCodes.has(code));
 }
 
+/** What a rank says of itself (no room on its disk, numbers that overflow) is the failure; that its gang failed is only how it was heard. */
+export function ownFailure(error: unknown): unknown {
+  for (let at: unknown = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    if (SlimeError.isAny(at) && at.code !== "call.failed" && ownCodes.has(at.code)) return at;
+  return error;
+}
+
 /** True when the same operation id may simply be asked again: its recorded answer, or its first, comes back. */
 export function isLostAnswer(error: unknown): boolean {
   return SlimeError.is(error, "actor.unavailable") || SlimeError.is(error, "wire.broken");

@@ -72,10 +72,11 @@ export async function simAttempt(
   settings: RunSettings,
   options: Partial<SimOptions> = {},
   during: (world: SimWorld) => void = () => {},
+  signal?: AbortSignal,
 ): Promise<SimAttempt> {
   const world = new SimWorld(disk, { ...simDefaults, ...options });
   during(world);
-  const run = world.ports().then((ports) => runLoop(ports, settings, { random: seededRandom(1), verify: async () => {} }));
+  const run = world.ports().then((ports) => runLoop(ports, settings, { random: seededRandom(1), signal, verify: async () => {} }));
   run.catch(() => {});
   return { world, outcome: await world.until(run) };
 }
