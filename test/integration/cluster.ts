@@ -124,9 +124,11 @@ export class Cluster implements AsyncDisposable {
   readonly httpAddress: string;
   readonly workers: Started[] = [];
   head: Started;
+  readonly #stateDir: string | null;
   #epoch = 1;
 
-  private constructor(home: Home, head: Started, facts: HeadFile) {
+  private constructor(home: Home, head: Started, facts: HeadFile, stateDir: string | null) {
+    this.#stateDir = stateDir;
     this.home = home;
     this.head = head;
     this.clusterId = facts.clusterId;
@@ -135,11 +137,11 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** @param workers GPUs of each. */
-  static async start(workers: readonly number[], stateDir?: string): Promise<Cluster> {
+  static async start(workers: readonly number[], stateDir: string | null = null): Promise<Cluster> {
     const home = new Home();
     try {
-      const [head, facts] = await startHead(home, { port: "0", httpPort: "0", epoch: 1, stateDir: stateDir ?? null });
-      const cluster = new Cluster(home, head, facts);
+      const [head, facts] = await startHead(home, { port: "0", httpPort: "0", epoch: 1, stateDir });
+      const cluster = new Cluster(home, head, facts, stateDir);
       for (const gpus of workers) await cluster.join(gpus);
       return cluster;
     } catch (error) {
@@ -162,9 +164,15 @@ export class Cluster implements AsyncDisposable {
     );
   }
 
+  /** SIGKILL, and gone. */
+  async killHead(): Promise<void> {
+    this.head.process.kill("SIGKILL");
+    await this.head.ended;
+  }
+
   /** Another life of the head, on the same state and ports. */
   async restartHead(): Promise<void> {
-    const [head] = await startHead(this.home, { port: portOf(this.address), httpPort: portOf(this.httpAddress), epoch: ++this.#epoch, stateDir: null });
+    const [head] = await startHead(this.home, { port: portOf(this.address), httpPort: portOf(this.httpAddress), epoch: ++this.#epoch, stateDir: this.#stateDir });
     this.head = head;
   }
 
