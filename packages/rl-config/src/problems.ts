@@ -195,7 +195,11 @@ function pathProblems(config: RunConfig, paths: PathProbe): string[] {
   const out = wantedPaths(config).flatMap(({ flag, path, kind }) => {
     const found = paths.kind(path);
     if (found === kind) return [];
-    return [found === "missing" ? `${flag}: ${path} does not exist; name a ${kind} that is there` : `${flag}: ${path} is a ${found}, not a ${kind}`];
+    return [
+      found === "missing"
+        ? `${flag}: ${path} does not exist; name a ${kind} that is there`
+        : `${flag}: ${path} is a ${found}, not a ${kind}`,
+    ];
   });
   if (config.rolloutMaxContextLen !== null && config.rolloutMaxResponseLen >= config.rolloutMaxContextLen) {
     out.push(

@@ -162,7 +162,11 @@ describe("resolving a configuration", () => {
       one("--use-tis --use-rollout-logprobs"),
       "--use-rollout-logprobs and --use-tis exclude each other: with the engine's log-probs as the old policy there is nothing to correct",
     ],
-    ["missing file", one("--custom-rm-path rm.ts").filter((issue) => issue.includes("rm.ts")), "--custom-rm-path: rm.ts does not exist; name a file that is there"],
+    [
+      "missing file",
+      one("--custom-rm-path rm.ts").filter((issue) => issue.includes("rm.ts")),
+      "--custom-rm-path: rm.ts does not exist; name a file that is there",
+    ],
     ["wrong kind", issuesOf(base.replace("model", "data.jsonl")), "--hf-checkpoint: data.jsonl is a file, not a directory"],
     [
       "sglang",
@@ -207,11 +211,17 @@ describe("files that are not there", () => {
 
   it("is one issue among others when there are others", () => {
     const error = missing(`${base} --eval-interval 1 --eval-prompt-data held nowhere.jsonl --kl-loss-coef 1`);
-    expect(error).toMatchObject({ code: "config.invalid", details: { issues: expect.arrayContaining([expect.stringContaining("nowhere.jsonl")]) } });
+    expect(error).toMatchObject({
+      code: "config.invalid",
+      details: { issues: expect.arrayContaining([expect.stringContaining("nowhere.jsonl")]) },
+    });
   });
 
   it("hides nothing behind a --config that cannot be read: what it would have set is not complained of", () => {
-    expect(missing("--config c.yaml")).toMatchObject({ code: "file.missing", message: "[file.missing] --config: cannot read c.yaml: no such file: c.yaml; name a file that is there" });
+    expect(missing("--config c.yaml")).toMatchObject({
+      code: "file.missing",
+      message: "[file.missing] --config: cannot read c.yaml: no such file: c.yaml; name a file that is there",
+    });
   });
 });
 
