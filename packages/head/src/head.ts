@@ -2,74 +2,15 @@
  * The shell around the reducer: takes inputs in order, makes what they changed durable in groups, then carries the effects out.
  * It knows no transport: links and sessions are handed in as functions, so a whole cluster can run in one process on virtual time.
  */
-import { type Clock, ClusterId, JobId, type Logger, type Random, SlimeError, type Timer } from "@slime/core";
-import type { ClientDown, ClientUpBatch, NodeDown, NodeUpBatch } from "@slime/rpc/control";
-import type { EventSink } from "@slime/telemetry";
+import { ClusterId, JobId, SlimeError, type Timer } from "@slime/core";
+import type { ClientDown, NodeDown } from "@slime/rpc/control";
+import type { Head, HeadDependencies, Outlet } from "./head-api.js";
 import { headLimits } from "./limits.js";
 import { reduce, restore, undo } from "./reduce/reduce.js";
 import { failureBytes } from "./reduce/turn.js";
 import type { Effect, Outcome } from "./state/effects.js";
-import { type HeadIdentity, type HeadState, headState } from "./state/head-state.js";
+import { headState } from "./state/head-state.js";
 import type { HeadInput, Times } from "./state/inputs.js";
-import type { StateStore } from "./store/store.js";
-
-/** The head's end of one stream: messages go out in the order given; what is sent in one turn may travel as one batch. */
-export interface Outlet<M> {
-  readonly send: (message: M) => void;
-  readonly close: () => void;
-}
-
-export interface NodeInlet {
-  readonly receive: (batch: NodeUpBatch) => void;
-  readonly closed: () => void;
-}
-
-export interface ClientInlet {
-  readonly receive: (batch: ClientUpBatch) => void;
-  readonly closed: () => void;
-}
-
-export interface HeadDependencies {
-  readonly store: StateStore;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Logger;
-  readonly events: EventSink;
-  /** Time of each commit, in ms. */
-  readonly onCommit?: (durationMs: number, inputs: number) => void;
-  readonly onInput?: (kind: HeadInput["kind"]) => void;
-}
-
-export type Ask =
-  | Omit<Extract<HeadInput, { readonly kind: "job.submit" }>, "token">
-  | Omit<Extract<HeadInput, { readonly kind: "job.stop" }>, "token">
-  | Omit<Extract<HeadInput, { readonly kind: "job.delete" }>, "token">
-  | Omit<Extract<HeadInput, { readonly kind: "node.stop" }>, "token">
-  | Omit<Extract<HeadInput, { readonly kind: "cluster.stop" }>, "token">;
-
-export interface Head extends AsyncDisposable {
-  readonly clusterId: string;
-  readonly epoch: number;
-  /** What is known, to be read, never changed. It may be a few milliseconds ahead of the disk. */
-  readonly state: HeadState;
-  /** Says where the head listens, to be told to all who ask; called once it does. */
-  readonly announce: (where: Omit<HeadIdentity, "clusterId" | "epoch">) => void;
-  /** The head's own time. */
-  readonly nowMs: () => number;
-  /** Why nothing can be changed any more; null while all is well. */
-  readonly readOnly: () => string | null;
-  readonly openNode: (outlet: Outlet<NodeDown>) => NodeInlet;
-  readonly openClient: (outlet: Outlet<ClientDown>) => ClientInlet;
-  /** An administrator's request; settles when it is done and durable. */
-  readonly ask: (request: Ask) => Promise<unknown>;
-  /** Called after every durable turn that changed something. @returns undoes it. */
-  readonly onChange: (listener: () => void) => () => void;
-  /** Stops the clockwork, waits for what is being written, closes the store. Nodes and clients are not told. */
-  readonly close: () => Promise<void>;
-}
-
-/** Longest a group of changes waits for others before it is written. A commit in progress gathers the next group by itself. */
-export const commitDelayMsMax = 5;
 
 /**
  * Reads the store (which raises the epoch), rebuilds the state from its records and starts the clockwork. It listens nowhere:

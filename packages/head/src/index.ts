@@ -1,5 +1,6 @@
 export { type ControlServer, type ControlServerOptions, controlBytesMax, serveControl } from "./grpc/control-server.js";
-export { type Ask, type ClientInlet, type Head, type HeadDependencies, type NodeInlet, type Outlet, openHead } from "./head.js";
+export { openHead } from "./head.js";
+export type { Ask, ClientInlet, Head, HeadDependencies, NodeInlet, Outlet } from "./head-api.js";
 export { type ManagementOptions, type ManagementServer, managementApp, serveManagement } from "./http/management-server.js";
 export { jobJson, statusJson } from "./http/state-json.js";
 export type { ActorJson, GroupJson, JobJson, NodeJson, StatusJson } from "./http/state-shapes.js";

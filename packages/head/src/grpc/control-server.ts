@@ -15,7 +15,7 @@ import {
   type NodeDownBatch,
   type NodeUpBatch,
 } from "@slime/rpc/control";
-import type { Head, Outlet } from "../head.js";
+import type { Head, Outlet } from "../head-api.js";
 
 /** Largest message either way: an actor's constructor arguments travel in one. */
 export const controlBytesMax = 64 * 1_048_576;

@@ -7,7 +7,7 @@ import type { Readable } from "node:stream";
 import { type Clock, factsOf, type Random, SlimeError } from "@slime/core";
 import { type ClusterRegistry, logSize, readLog } from "@slime/telemetry";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
-import type { Head } from "../head.js";
+import type { Head } from "../head-api.js";
 import { headLimits } from "../limits.js";
 import { type PackageStore, packageBytesMax } from "../packages/package-store.js";
 import { type JobRecord, jobEnded } from "../state/records.js";

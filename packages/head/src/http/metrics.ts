@@ -1,5 +1,5 @@
 import { type ClusterMetric, type ClusterRegistry, clusterRegistry } from "@slime/telemetry";
-import type { Head } from "../head.js";
+import type { Head } from "../head-api.js";
 import { nodesJson } from "./state-json.js";
 
 /** Gauges that are set anew with every scrape. */

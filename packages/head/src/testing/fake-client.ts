@@ -1,6 +1,6 @@
 import { fromFailure, readFailure } from "@slime/rpc";
 import type { ActorInfo, ClientDown, ClientHello, ClientUp, PlacementGroupInfo } from "@slime/rpc/control";
-import type { Head } from "../head.js";
+import type { Head } from "../head-api.js";
 import { controlProtocol } from "../limits.js";
 
 /** A client's stream in memory. */

@@ -4,7 +4,7 @@
  */
 import type { Clock } from "@slime/core";
 import type { ActorReport, Death, HeldBundles, JobReport, NodeDown, NodeHello, NodeUp, RunningActor, RunningJob } from "@slime/rpc/control";
-import type { Head, NodeInlet } from "../head.js";
+import type { Head, NodeInlet } from "../head-api.js";
 import { controlProtocol } from "../limits.js";
 
 export interface FakeDaemonOptions {
