@@ -22,7 +22,17 @@ describe("whatever happens, a cluster keeps its laws", () => {
   );
 
   test("and every fault and every recovery was seen", () => {
-    const recoveries = ["node.suspect", "node.lost", "node.eviction_held", "actor.restarting", "actor.alive", "placement_group.created", "placement_group.rescheduling", "job.driver_ended", "job.ended"];
+    const recoveries = [
+      "node.suspect",
+      "node.lost",
+      "node.eviction_held",
+      "actor.restarting",
+      "actor.alive",
+      "placement_group.created",
+      "placement_group.rescheduling",
+      "job.driver_ended",
+      "job.ended",
+    ];
     expect([...faultNames, ...recoveries].filter((what) => (did.get(what) ?? 0) === 0)).toEqual([]);
   });
 });

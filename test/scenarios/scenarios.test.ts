@@ -6,7 +6,9 @@ import { describe, expect, test } from "vitest";
 /** `SCENARIO_UPDATE=1 npx vitest run test/scenarios` writes the outcomes that came; the difference is then judged like code. */
 const update = process.env["SCENARIO_UPDATE"] === "1";
 const folder = fileURLToPath(new URL(".", import.meta.url));
-const files = readdirSync(folder).filter((name) => name.endsWith(".txt")).sort();
+const files = readdirSync(folder)
+  .filter((name) => name.endsWith(".txt"))
+  .sort();
 
 describe("scenarios", () => {
   test.each(files)("%s", async (file) => {

@@ -56,7 +56,14 @@ describe("the link to the head", () => {
       address: "memory",
       dial: () => ({
         ready: async () => {},
-        open: () => ({ write: (batch) => written.push(...batch.messages.map(({ message }) => message?.$case ?? "")), end() {}, cancel() {}, onData() {}, onOver() {}, onClose: (hear) => hear() }),
+        open: () => ({
+          write: (batch) => written.push(...batch.messages.map(({ message }) => message?.$case ?? "")),
+          end() {},
+          cancel() {},
+          onData() {},
+          onOver() {},
+          onClose: (hear) => hear(),
+        }),
         close() {},
       }),
       endOfTurn: queueMicrotask,

@@ -288,7 +288,8 @@ describe("what waits for an end", () => {
         actor: { actorId: "a", incarnation: 2, jobId: "j", state: "alive", socketPath: "/s" },
       });
       expect(inventory(m.state()).actors).toMatchObject([{ incarnation: 2, pid: 2, socket: "/s" }]);
-      for (const attempt of order) m.send({ kind: "adopted_job", processId: `d${attempt}`, pid: attempt, logPath: "", start: jobStart("j", attempt) });
+      for (const attempt of order)
+        m.send({ kind: "adopted_job", processId: `d${attempt}`, pid: attempt, logPath: "", start: jobStart("j", attempt) });
       m.send({ kind: "ended", processId: "d1", pid: 1, death: died() });
       expect(inventory(m.state()).jobs).toMatchObject([{ attempt: 2, pid: 2 }]);
     }

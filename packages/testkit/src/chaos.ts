@@ -1,6 +1,7 @@
 /** A random life of a cluster from one seed: work, faults, then peace; the laws are watched all along and judged at rest. */
-import { seededRandom, SlimeError, type Random } from "@slime/core";
-import { simulatedCluster, type SimulatedCluster } from "./cluster.js";
+import { SlimeError, seededRandom } from "@slime/core";
+import { type SimulatedCluster, simulatedCluster } from "./cluster.js";
+import { type Act, Dice, type FaultName, faultNames, faults } from "./faults.js";
 
 export interface ChaosOptions {
   readonly seed: number;
@@ -18,67 +19,6 @@ export interface ChaosOutcome {
   /** How often each thing was done: a fault that never happens proves nothing. */
   readonly did: Readonly<Record<string, number>>;
 }
-
-type Act = (cluster: SimulatedCluster, dice: Dice) => void;
-
-/** Chance in words. */
-class Dice {
-  readonly #random: Random;
-  constructor(random: Random) {
-    this.#random = random;
-  }
-  below(n: number): number {
-    return Math.floor(this.#random.unit() * n);
-  }
-  pick<T>(items: readonly T[]): T | undefined {
-    return items[this.below(items.length)];
-  }
-  chance(p: number): boolean {
-    return this.#random.unit() < p;
-  }
-}
-
-const anyMachine = (cluster: SimulatedCluster, dice: Dice) => dice.pick([...cluster.machines.values()]);
-const anyProcess = (cluster: SimulatedCluster, dice: Dice) => dice.pick([...cluster.machines.values()].flatMap((machine) => machine.processes()));
-
-const faults = {
-  partition: (cluster, dice) => {
-    const machine = anyMachine(cluster, dice);
-    if (machine !== undefined) cluster.network.partition(machine.name);
-  },
-  heal: (cluster, dice) => {
-    const machine = anyMachine(cluster, dice);
-    if (machine !== undefined) cluster.network.heal(machine.name);
-  },
-  cut: (cluster, dice) => {
-    const machine = anyMachine(cluster, dice);
-    if (machine !== undefined) cluster.network.cut(machine.name);
-  },
-  cutClient: (cluster) => cluster.network.cut("client"),
-  freeze: (cluster, dice) => {
-    const machine = anyMachine(cluster, dice);
-    if (machine?.daemon != null) machine.daemon.frozen = true;
-  },
-  thaw: (cluster, dice) => anyMachine(cluster, dice)?.daemon?.thaw(),
-  killDaemon: (cluster, dice) => anyMachine(cluster, dice)?.killDaemon(),
-  startDaemon: (cluster, dice) => anyMachine(cluster, dice)?.startDaemon(),
-  powerOff: (cluster, dice) => {
-    if (dice.chance(0.5)) anyMachine(cluster, dice)?.powerOff();
-  },
-  crashHead: (cluster) => cluster.head.crash(),
-  startHead: (cluster) => cluster.head.start(),
-  slowDisk: (cluster, dice) => {
-    cluster.head.disk.commitMs = dice.pick([[0, 0], [0, 20], [50, 800]] as const) ?? [0, 0];
-  },
-  killProcess: (cluster, dice) => anyProcess(cluster, dice)?.kill(),
-  staleWords: (cluster, dice) => {
-    const machine = anyMachine(cluster, dice);
-    if (machine !== undefined) cluster.whisperStale(machine.name);
-  },
-} as const satisfies Readonly<Record<string, Act>>;
-
-export type FaultName = keyof typeof faults;
-export const faultNames = Object.keys(faults) as readonly FaultName[];
 
 /** What users do; each request is said again, unchanged, until the head has answered it. */
 class Work {
@@ -98,7 +38,16 @@ class Work {
   submit(): void {
     const name = `j${++this.#numbers}`;
     const dice = this.#dice;
-    const script = dice.pick(["runs", "runs", "runs", "runs", `exits-0-after-${dice.below(60_000)}`, `exits-1-after-${dice.below(40_000)}`, "runs+stubborn"]) ?? "runs";
+    const script =
+      dice.pick([
+        "runs",
+        "runs",
+        "runs",
+        "runs",
+        `exits-0-after-${dice.below(60_000)}`,
+        `exits-1-after-${dice.below(40_000)}`,
+        "runs+stubborn",
+      ]) ?? "runs";
     const wish = { name, script, attempts: 1 + dice.below(3) };
     this.#until(() => this.#cluster.submit(wish));
     this.jobs.push(name);
@@ -117,13 +66,21 @@ class Work {
   actor(): void {
     const dice = this.#dice;
     const name = `a${++this.#numbers}`;
-    const script = dice.pick(["steady", "steady", "steady", "slow-4000", "fails", "stubborn", `dies-after-${dice.below(20_000)}`]) ?? "steady";
-    const life = { name, script, restarts: dice.pick([0, 1, 3, -1]) ?? 0, restartWindowMs: dice.pick([0, 60_000]) ?? 0, detached: dice.chance(0.1) };
+    const script =
+      dice.pick(["steady", "steady", "steady", "slow-4000", "fails", "stubborn", `dies-after-${dice.below(20_000)}`]) ?? "steady";
+    const life = {
+      name,
+      script,
+      restarts: dice.pick([0, 1, 3, -1]) ?? 0,
+      restartWindowMs: dice.pick([0, 60_000]) ?? 0,
+      detached: dice.chance(0.1),
+    };
     const inGroup = dice.chance(0.5) ? dice.pick([...this.#groups]) : undefined;
     const job = inGroup?.[1].job ?? dice.pick(this.jobs);
     if (job === undefined) return;
     const resources = { GPU: dice.pick([1, 0.5, 0, 1]) ?? 1 };
-    const where = inGroup === undefined ? {} : { group: inGroup[0], ...(dice.chance(0.6) ? { bundle: dice.below(inGroup[1].bundles) } : {}) };
+    const where =
+      inGroup === undefined ? {} : { group: inGroup[0], ...(dice.chance(0.6) ? { bundle: dice.below(inGroup[1].bundles) } : {}) };
     this.#until(() => this.#cluster.createActor({ ...life, job, resources, ...where }));
     this.#actors.push(name);
   }
@@ -139,20 +96,31 @@ class Work {
   stopJob(): void {
     const job = this.#dice.pick(this.jobs);
     if (job === undefined || !this.#cluster.names.has(job)) return;
-    this.#until(() => this.#cluster.head.ask({ kind: "job.stop", jobId: this.#cluster.names.idOf(job), graceMs: 2_000, waitMs: 60_000, reason: "asked" }));
+    this.#until(() =>
+      this.#cluster.head.ask({ kind: "job.stop", jobId: this.#cluster.names.idOf(job), graceMs: 2_000, waitMs: 60_000, reason: "asked" }),
+    );
   }
 
   kill(): void {
     const actor = this.#dice.pick(this.#actors);
     const job = this.#dice.pick(this.jobs);
     if (actor === undefined || job === undefined || !this.#cluster.names.has(actor)) return;
-    this.#until(() => this.#cluster.client(job).call({ $case: "killActor", value: { actorId: this.#cluster.names.idOf(actor), graceMs: 1_000, noRestart: this.#dice.chance(0.5) } }));
+    this.#until(() =>
+      this.#cluster.client(job).call({
+        $case: "killActor",
+        value: { actorId: this.#cluster.names.idOf(actor), graceMs: 1_000, noRestart: this.#dice.chance(0.5) },
+      }),
+    );
   }
 
   removeGroup(): void {
     const group = this.#dice.pick([...this.#groups]);
     if (group === undefined || !this.#cluster.names.has(group[0])) return;
-    this.#until(() => this.#cluster.client(group[1].job).call({ $case: "removePlacementGroup", value: { placementGroupId: this.#cluster.names.idOf(group[0]) } }));
+    this.#until(() =>
+      this.#cluster
+        .client(group[1].job)
+        .call({ $case: "removePlacementGroup", value: { placementGroupId: this.#cluster.names.idOf(group[0]) } }),
+    );
   }
 
   /** Again every second while nobody answers; any answer, a refusal too, is an end. */
@@ -174,7 +142,22 @@ class Work {
   }
 }
 
-const works = ["submit", "submit", "group", "group", "actor", "actor", "actor", "actor", "actor", "actor", "put", "stopJob", "kill", "removeGroup"] as const;
+const works = [
+  "submit",
+  "submit",
+  "group",
+  "group",
+  "actor",
+  "actor",
+  "actor",
+  "actor",
+  "actor",
+  "actor",
+  "put",
+  "stopJob",
+  "kill",
+  "removeGroup",
+] as const;
 
 /** Runs one life. Quiescence: every fault undone, then as long as the slowest promise takes (grace after a restart, orphans, adoption). */
 export async function chaos(options: ChaosOptions): Promise<ChaosOutcome> {
@@ -188,9 +171,17 @@ export async function chaos(options: ChaosOptions): Promise<ChaosOutcome> {
     gpus: 1 + dice.below(3),
     cpus: 64,
     poolSize: dice.below(2),
-    delayMs: dice.pick([[1, 2], [1, 60], [5, 400]] as const) ?? [1, 2],
+    delayMs: dice.pick([
+      [1, 2],
+      [1, 60],
+      [5, 400],
+    ] as const) ?? [1, 2],
     loss: dice.pick([0, 0, 0.01]) ?? 0,
-    commitMs: dice.pick([[0, 0], [0, 20], [20, 300]] as const) ?? [0, 0],
+    commitMs: dice.pick([
+      [0, 0],
+      [0, 20],
+      [20, 300],
+    ] as const) ?? [0, 0],
     keepaliveMs: dice.chance(0.5) ? [4_000, 65_000] : [60_000, 60_000],
   });
   const work = new Work(cluster, dice);
@@ -224,7 +215,13 @@ export async function chaos(options: ChaosOptions): Promise<ChaosOutcome> {
   if (work.pending.size > 0) cluster.laws.fail("L7", `${work.pending.size} requests were never answered`);
   await stop(cluster);
   for (const { name } of cluster.events) count(name);
-  const outcome = { seed: options.seed, broken: [...cluster.laws.broken], trace: [...cluster.trace], fingerprint: cluster.fingerprint(), did };
+  const outcome = {
+    seed: options.seed,
+    broken: [...cluster.laws.broken],
+    trace: [...cluster.trace],
+    fingerprint: cluster.fingerprint(),
+    did,
+  };
   await cluster.close();
   return outcome;
 }
@@ -244,7 +241,9 @@ async function peace(cluster: SimulatedCluster): Promise<void> {
 }
 
 async function stop(cluster: SimulatedCluster): Promise<void> {
-  const stopped = cluster.head.ask({ kind: "cluster.stop", graceMs: 2_000, waitMs: 60_000 }).catch((error: unknown) => cluster.laws.fail("L9", `the cluster's stop failed: ${String(error)}`));
+  const stopped = cluster.head
+    .ask({ kind: "cluster.stop", graceMs: 2_000, waitMs: 60_000 })
+    .catch((error: unknown) => cluster.laws.fail("L9", `the cluster's stop failed: ${String(error)}`));
   await cluster.run(20_000);
   await Promise.race([stopped, Promise.resolve(cluster.laws.gone())]);
 }

@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
-import { ActorId, JobId, NodeId, PlacementGroupId, seededRandom, type Random } from "@slime/core";
-import { virtualClock, type VirtualClock } from "@slime/core/testing";
-import type { ActorSpec, JobSpec } from "@slime/rpc/control";
+import { ActorId, JobId, NodeId, PlacementGroupId, type Random, seededRandom } from "@slime/core";
+import { type VirtualClock, virtualClock } from "@slime/core/testing";
 import type { EventFields, EventName } from "@slime/telemetry";
 import { Laws } from "./laws.js";
 import { eventLine, Names } from "./names.js";
@@ -9,6 +8,7 @@ import { SimClient } from "./sim-client.js";
 import { SimHead } from "./sim-head.js";
 import { SimMachine } from "./sim-machine.js";
 import { SimNetwork } from "./sim-wire.js";
+import { type ActorWish, actorSpec, type GroupWish, type JobWish, jobSpec, units } from "./wishes.js";
 
 export interface SimulatedClusterOptions {
   readonly seed: number;
@@ -33,38 +33,6 @@ export interface SimEvent {
   readonly name: EventName;
   readonly fields: EventFields<EventName>;
 }
-
-export interface ActorWish {
-  readonly name: string;
-  readonly job: string;
-  /** What it does: see `actorScript`. */
-  readonly script?: string;
-  readonly resources?: Readonly<Record<string, number>>;
-  readonly group?: string;
-  readonly bundle?: number;
-  readonly restarts?: number;
-  readonly restartWindowMs?: number;
-  readonly detached?: boolean;
-  readonly creationTimeoutMs?: number;
-}
-
-export interface GroupWish {
-  readonly name: string;
-  readonly job: string;
-  readonly strategy?: string;
-  readonly bundles: readonly Readonly<Record<string, number>>[];
-}
-
-export interface JobWish {
-  readonly name: string;
-  /** What its driver does: see `driverScript`. */
-  readonly script?: string;
-  readonly resources?: Readonly<Record<string, number>>;
-  readonly attempts?: number;
-}
-
-const unit = 10_000;
-const units = (resources: Readonly<Record<string, number>>) => Object.fromEntries(Object.entries(resources).map(([name, amount]) => [name, Math.round(amount * unit)]));
 
 /**
  * A whole cluster in one process on virtual time: the real head, the daemons' real judgement, effects and links, scripted processes, and a
@@ -130,9 +98,26 @@ export class SimulatedCluster {
     const nodeId = NodeId.create(this.random);
     this.names.set(nodeId, name);
     const machine = new SimMachine(
-      { clock: this.clock, random: this.random, clusterId: () => this.head.clusterId, dial: (from) => this.head.dialler(from), hangUp: (from, silently) => (silently ? this.network.vanish(from) : this.network.cut(from)) },
-      { trace: (line) => this.say(line), onOccupied: (on, process) => this.laws.occupied(on, process), onJudged: (on, daemon) => this.laws.judged(on, daemon) },
-      { name, nodeId, address: `10.0.0.${number}`, gpus: options.gpus ?? this.#options.gpus, cpus: options.cpus ?? this.#options.cpus, poolSize: this.#options.poolSize },
+      {
+        clock: this.clock,
+        random: this.random,
+        clusterId: () => this.head.clusterId,
+        dial: (from) => this.head.dialler(from),
+        hangUp: (from, silently) => (silently ? this.network.vanish(from) : this.network.cut(from)),
+      },
+      {
+        trace: (line) => this.say(line),
+        onOccupied: (on, process) => this.laws.occupied(on, process),
+        onJudged: (on, state) => this.laws.judged(on, state),
+      },
+      {
+        name,
+        nodeId,
+        address: `10.0.0.${number}`,
+        gpus: options.gpus ?? this.#options.gpus,
+        cpus: options.cpus ?? this.#options.cpus,
+        poolSize: this.#options.poolSize,
+      },
     );
     this.machines.set(name, machine);
     machine.startDaemon();
@@ -162,40 +147,19 @@ export class SimulatedCluster {
   /** Submits a job, or says the same again. Settles when the head acknowledged it. */
   async submit(wish: JobWish): Promise<unknown> {
     const jobId = this.#id(wish.name, () => JobId.create(this.random));
-    const spec: JobSpec = { jobId, submissionId: wish.name, entrypoint: wish.script ?? "runs", env: {}, cwd: "/", metadata: {}, resources: units(wish.resources ?? { CPU: 1 }), attemptsMax: wish.attempts ?? 1 };
-    const answer = await this.head.ask({ kind: "job.submit", job: { spec, requestHash: JSON.stringify([wish.script, wish.resources, wish.attempts]), runtimeEnv: {} } });
+    const spec = jobSpec(wish, jobId);
+    const answer = await this.head.ask({
+      kind: "job.submit",
+      job: { spec, requestHash: JSON.stringify([wish.script, wish.resources, wish.attempts]), runtimeEnv: {} },
+    });
     this.laws.acknowledged("jobs", jobId);
     return answer;
   }
 
   async createActor(wish: ActorWish): Promise<void> {
     const actorId = this.#id(wish.name, () => ActorId.create(this.random));
-    const spec: ActorSpec = {
-      actorId,
-      jobId: this.names.idOf(wish.job),
-      className: wish.name,
-      host: "node",
-      module: "/sim/actor.js",
-      exportName: wish.script ?? "steady",
-      arguments: Buffer.alloc(0),
-      resources: units(wish.resources ?? {}),
-      placementGroupId: wish.group === undefined ? "" : this.names.idOf(wish.group),
-      bundleIndex: wish.bundle ?? -1,
-      env: {},
-      cwd: "",
-      gpuVisibility: "assigned",
-      concurrency: 1,
-      concurrencyGroups: {},
-      restartsMax: wish.restarts ?? 0,
-      restartWindowMs: wish.restartWindowMs ?? 0,
-      lifetime: wish.detached === true ? "detached" : "job",
-      name: wish.name,
-      pendingCallsMax: 100,
-      creationTimeoutMs: wish.creationTimeoutMs ?? 60_000,
-      nodeLabels: {},
-      python: "",
-      nodeId: "",
-    };
+    const placementGroupId = wish.group === undefined ? "" : this.names.idOf(wish.group);
+    const spec = actorSpec(wish, { actorId, jobId: this.names.idOf(wish.job), placementGroupId });
     await this.client(wish.job).call({ $case: "createActor", value: { spec } });
     this.laws.acknowledged("actors", actorId);
   }
@@ -203,7 +167,10 @@ export class SimulatedCluster {
   async createGroup(wish: GroupWish): Promise<void> {
     const placementGroupId = this.#id(wish.name, () => PlacementGroupId.create(this.random));
     const bundles = wish.bundles.map((resources) => ({ resources: units(resources) }));
-    await this.client(wish.job).call({ $case: "createPlacementGroup", value: { placementGroupId, jobId: this.names.idOf(wish.job), strategy: wish.strategy ?? "PACK", bundles, name: wish.name } });
+    await this.client(wish.job).call({
+      $case: "createPlacementGroup",
+      value: { placementGroupId, jobId: this.names.idOf(wish.job), strategy: wish.strategy ?? "PACK", bundles, name: wish.name },
+    });
     this.laws.acknowledged("groups", placementGroupId);
   }
 
@@ -233,10 +200,31 @@ export class SimulatedCluster {
     if (daemon === null || !daemon.living || daemon.frozen || epoch < 1) return;
     const before = daemon.state;
     const messages = [
-      ...[...before.actors.keys()].map((actorId) => ({ message: { $case: "stopActor" as const, value: { actorId, incarnation: 0, graceMs: 0, reason: "KILLED" } } })),
-      ...[...before.bundles].map(([placementGroupId, { generation }]) => ({ message: { $case: "release" as const, value: { placementGroupId, generation } } })),
+      ...[...before.actors.keys()].map((actorId) => ({
+        message: { $case: "stopActor" as const, value: { actorId, incarnation: 0, graceMs: 0, reason: "KILLED" } },
+      })),
+      ...[...before.bundles].map(([placementGroupId, { generation }]) => ({
+        message: { $case: "release" as const, value: { placementGroupId, generation } },
+      })),
       ...[...before.jobs.keys()].map((jobId) => ({ message: { $case: "stopJob" as const, value: { jobId, graceMs: 0 } } })),
-      { message: { $case: "startJob" as const, value: { attempt: 1, spec: { jobId: "job_ffffffffffffffff", submissionId: "", entrypoint: "runs", env: {}, cwd: "", metadata: {}, resources: {}, attemptsMax: 1 } } } },
+      {
+        message: {
+          $case: "startJob" as const,
+          value: {
+            attempt: 1,
+            spec: {
+              jobId: "job_ffffffffffffffff",
+              submissionId: "",
+              entrypoint: "runs",
+              env: {},
+              cwd: "",
+              metadata: {},
+              resources: {},
+              attemptsMax: 1,
+            },
+          },
+        },
+      },
     ];
     this.head.whisper(name, { epoch, messages });
     this.laws.staleIgnored(machine, before, daemon.state);
@@ -251,7 +239,13 @@ export class SimulatedCluster {
   #heard(event: SimEvent): void {
     this.events.push(event);
     this.say(eventLine(event.name, event.fields, this.names));
-    const { actorId, incarnation, jobId, attempt, message } = event.fields as { readonly actorId?: string; readonly incarnation?: number; readonly jobId?: string; readonly attempt?: number; readonly message?: string };
+    const { actorId, incarnation, jobId, attempt, message } = event.fields as {
+      readonly actorId?: string;
+      readonly incarnation?: number;
+      readonly jobId?: string;
+      readonly attempt?: number;
+      readonly message?: string;
+    };
     if (message?.includes("was lost") === true) this.laws.lost(actorId ?? jobId ?? "", incarnation ?? attempt ?? 0);
     const head = this.head.head;
     if (event.name === "job.ended" && head !== null && jobId !== undefined) this.laws.jobGone(head.state, jobId);

@@ -1,6 +1,8 @@
-export { chaos, faultNames, type ChaosOptions, type ChaosOutcome, type FaultName } from "./chaos.js";
-export { simulatedCluster, SimulatedCluster, type ActorWish, type GroupWish, type JobWish, type SimEvent, type SimulatedClusterOptions } from "./cluster.js";
+export { type ChaosOptions, type ChaosOutcome, chaos } from "./chaos.js";
+export { type SimEvent, SimulatedCluster, type SimulatedClusterOptions, simulatedCluster } from "./cluster.js";
+export { type FaultName, faultNames } from "./faults.js";
 export { Laws, type LawsView } from "./laws.js";
 export { eventLine, Names } from "./names.js";
-export { actorScript, driverScript, type ActorScript, type DriverScript } from "./script.js";
 export { runScenario } from "./scenario.js";
+export { type ActorScript, actorScript, type DriverScript, driverScript } from "./script.js";
+export type { ActorWish, GroupWish, JobWish } from "./wishes.js";

@@ -21,7 +21,10 @@ const stateOf = (cluster: SimulatedCluster) => {
 };
 
 function actorOf(cluster: SimulatedCluster) {
-  const process = cluster.machine("n1").processes().find((living) => living.actor !== null);
+  const process = cluster
+    .machine("n1")
+    .processes()
+    .find((living) => living.actor !== null);
   if (process?.actor === null || process === undefined) throw new Error("no actor runs");
   return process.actor;
 }
@@ -47,7 +50,11 @@ describe("a broken law is noticed", () => {
   test("L4: an actor lives that the head knows nothing of", async () => {
     const cluster = await working();
     actorOf(cluster);
-    cluster.machine("n1").processes().find((living) => living.actor !== null)?.kill();
+    cluster
+      .machine("n1")
+      .processes()
+      .find((living) => living.actor !== null)
+      ?.kill();
     cluster.laws.settled(stateOf(cluster));
     expect(cluster.laws.broken).toEqual([expect.stringMatching(/^L4 .*a1#1 is ALIVE on n1; there lives nothing$/)]);
   });

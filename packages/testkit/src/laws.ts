@@ -5,9 +5,8 @@
  * after a crash; L7 everything comes to rest where it belongs; L8 an older head's words change nothing; L9 nothing is left.
  */
 import type { Head, MemoryDisk } from "@slime/head";
-import { gpuShares, reservedShares, sumShares } from "@slime/node/machine";
+import { gpuShares, type NodeState, reservedShares, sumShares } from "@slime/node/machine";
 import type { Names } from "./names.js";
-import type { SimDaemon } from "./sim-daemon.js";
 import type { SimMachine } from "./sim-machine.js";
 import type { SimProcess } from "./sim-process.js";
 
@@ -25,6 +24,7 @@ export interface LawsView {
   readonly names: Names;
 }
 
+/** Watches one cluster. */
 export class Laws {
   readonly broken: string[] = [];
   readonly #view: LawsView;
@@ -32,7 +32,12 @@ export class Laws {
   readonly #dead = new Set<string>();
   readonly #lost = new Set<string>();
   readonly #endedJobs = new Map<string, string>();
-  readonly #acknowledged = { jobs: new Set<string>(), actors: new Set<string>(), groups: new Set<string>(), kv: new Map<string, Set<string>>() };
+  readonly #acknowledged = {
+    jobs: new Set<string>(),
+    actors: new Set<string>(),
+    groups: new Set<string>(),
+    kv: new Map<string, Set<string>>(),
+  };
 
   constructor(view: LawsView) {
     this.#view = view;
@@ -73,23 +78,30 @@ export class Laws {
       for (const living of other.processes()) {
         if (living === process || living.actor?.spec?.actorId !== actorId) continue;
         const same = living.actor.incarnation === actor.incarnation;
-        if (same || other === machine) this.#breaks("L4", `${actorId}#${actor.incarnation} begins on ${machine.name} while ${actorId}#${living.actor.incarnation} lives on ${other.name}`);
+        if (same || other === machine)
+          this.#breaks(
+            "L4",
+            `${actorId}#${actor.incarnation} begins on ${machine.name} while ${actorId}#${living.actor.incarnation} lives on ${other.name}`,
+          );
       }
     }
     for (const [gpu, units] of sumShares(machine.processes().map(sharesOf))) {
       if (units <= wholeGpu) continue;
       const holders = machine.processes().filter((living) => sharesOf(living).has(gpu));
-      this.#breaks("L5", `GPU ${gpu} of ${machine.name} is held ${units / wholeGpu} times by ${holders.map((living) => `${living.actor?.spec?.actorId}#${living.actor?.incarnation}`).join(", ")}`);
+      this.#breaks(
+        "L5",
+        `GPU ${gpu} of ${machine.name} is held ${units / wholeGpu} times by ${holders.map((living) => `${living.actor?.spec?.actorId}#${living.actor?.incarnation}`).join(", ")}`,
+      );
     }
   }
 
   /** A daemon has judged: L5 at the level of its promises. */
-  judged(machine: SimMachine, daemon: SimDaemon): void {
-    const { state } = daemon;
-    if (!daemon.settled) return;
+  judged(machine: SimMachine, state: NodeState): void {
     const outside = [...state.actors.values()].flatMap(({ life }) => {
       const spec = life?.start.spec;
-      return life === null || spec === undefined || spec.placementGroupId !== "" ? [] : [gpuShares(spec.resources["GPU"] ?? 0, life.start.gpuIndices)];
+      return life === null || spec === undefined || spec.placementGroupId !== ""
+        ? []
+        : [gpuShares(spec.resources["GPU"] ?? 0, life.start.gpuIndices)];
     });
     for (const [gpu, units] of sumShares([reservedShares(state.bundles), ...outside])) {
       if (units > wholeGpu) this.#breaks("L5", `the daemon of ${machine.name} promised GPU ${gpu} ${units / wholeGpu} times`);
@@ -113,10 +125,13 @@ export class Laws {
     }
     const held = new Map<string, number>();
     const hold = (nodeId: string, gpuIndices: readonly number[], units: number) => {
-      for (const [gpu, share] of gpuShares(units, gpuIndices)) held.set(`${nodeId} GPU ${gpu}`, (held.get(`${nodeId} GPU ${gpu}`) ?? 0) + share);
+      for (const [gpu, share] of gpuShares(units, gpuIndices))
+        held.set(`${nodeId} GPU ${gpu}`, (held.get(`${nodeId} GPU ${gpu}`) ?? 0) + share);
     };
-    for (const group of tables.groups.values() as Iterable<GroupRecord>) for (const bundle of group.plan) hold(bundle.nodeId, bundle.gpuIndices, bundle.resources["GPU"] ?? 0);
-    for (const { place, spec } of actors) if (place !== null && place.bundle === null) hold(place.nodeId, place.gpuIndices, spec.resources["GPU"] ?? 0);
+    for (const group of tables.groups.values() as Iterable<GroupRecord>)
+      for (const bundle of group.plan) hold(bundle.nodeId, bundle.gpuIndices, bundle.resources["GPU"] ?? 0);
+    for (const { place, spec } of actors)
+      if (place !== null && place.bundle === null) hold(place.nodeId, place.gpuIndices, spec.resources["GPU"] ?? 0);
     for (const [what, units] of held) if (units > wholeGpu) this.#breaks("L5", `the head planned ${what} ${units / wholeGpu} times`);
   }
 
@@ -125,11 +140,13 @@ export class Laws {
     const { jobs, actors, groups, kv } = this.#acknowledged;
     for (const id of jobs) if (state.jobs.get(id) === undefined) this.#breaks("L6", `job ${id} was acknowledged and is gone`);
     for (const id of actors) if (state.actors.get(id) === undefined) this.#breaks("L6", `actor ${id} was acknowledged and is gone`);
-    for (const id of groups) if (state.groups.get(id) === undefined) this.#breaks("L6", `placement group ${id} was acknowledged and is gone`);
+    for (const id of groups)
+      if (state.groups.get(id) === undefined) this.#breaks("L6", `placement group ${id} was acknowledged and is gone`);
     for (const [key, values] of kv) {
       const value = state.kv.get(key);
       const found = value === undefined ? null : Buffer.from(value).toString("utf8");
-      if (found === null || !values.has(found)) this.#breaks("L6", `${key} = ${[...values].join(" or ")} was acknowledged; there is ${found ?? "nothing"}`);
+      if (found === null || !values.has(found))
+        this.#breaks("L6", `${key} = ${[...values].join(" or ")} was acknowledged; there is ${found ?? "nothing"}`);
     }
   }
 
@@ -142,8 +159,10 @@ export class Laws {
   settled(state: HeadState): void {
     for (const job of state.jobs.values()) this.#jobAtRest(state, job.jobId);
     for (const group of state.groups.values()) {
-      if (group.state === "PREPARED" || state.groupSteps.has(group.placementGroupId)) this.#breaks("L7", `${group.placementGroupId} is still ${group.state} in the middle of a step`);
-      if ((group.state === "PENDING" || group.state === "RESCHEDULING") && group.waiting.length === 0) this.#breaks("L7", `${group.placementGroupId} is ${group.state} and does not say what it waits for`);
+      if (group.state === "PREPARED" || state.groupSteps.has(group.placementGroupId))
+        this.#breaks("L7", `${group.placementGroupId} is still ${group.state} in the middle of a step`);
+      if ((group.state === "PENDING" || group.state === "RESCHEDULING") && group.waiting.length === 0)
+        this.#breaks("L7", `${group.placementGroupId} is ${group.state} and does not say what it waits for`);
     }
     for (const actor of state.actors.values()) this.#actorAtRest(actor);
     for (const machine of this.#view.machines()) this.#machineAtRest(state, machine);
@@ -159,22 +178,31 @@ export class Laws {
       return;
     }
     const runs = [...this.#view.machines()].filter((machine) => machine.processes().some((process) => process.job?.spec?.jobId === jobId));
-    if (runs.length !== 1 || runs[0]?.nodeId !== job.nodeId) this.#breaks("L7", `${jobId} is ${job.state} on ${job.nodeId}, its driver lives on ${runs.map((machine) => machine.name).join(", ") || "no machine"}`);
+    if (runs.length !== 1 || runs[0]?.nodeId !== job.nodeId)
+      this.#breaks(
+        "L7",
+        `${jobId} is ${job.state} on ${job.nodeId}, its driver lives on ${runs.map((machine) => machine.name).join(", ") || "no machine"}`,
+      );
   }
 
   #actorAtRest(actor: ActorRecord): void {
-    const lives = [...this.#view.machines()].flatMap((machine) => machine.processes().flatMap((process) => (process.actor?.spec?.actorId === actor.actorId ? [{ machine, process }] : [])));
+    const lives = [...this.#view.machines()].flatMap((machine) =>
+      machine.processes().flatMap((process) => (process.actor?.spec?.actorId === actor.actorId ? [{ machine, process }] : [])),
+    );
     const shown = lives.map(({ machine, process }) => `#${process.actor?.incarnation} on ${machine.name}`).join(", ") || "nothing";
     if (actor.state === "DEAD" || actor.place === null) {
       if (lives.length > 0) this.#breaks("L4", `${actor.actorId} is ${actor.state}, but there lives ${shown}`);
-      if (actor.state !== "DEAD" && actor.waiting.length === 0) this.#breaks("L7", `${actor.actorId} is ${actor.state} and does not say what it waits for`);
+      if (actor.state !== "DEAD" && actor.waiting.length === 0)
+        this.#breaks("L7", `${actor.actorId} is ${actor.state} and does not say what it waits for`);
       return;
     }
     if (actor.spec.exportName.includes("dies-after")) return; // never at rest: a life may just have ended
     if (actor.ending !== null) this.#breaks("L7", `${actor.actorId} has not ended: ${actor.ending.message}`);
     const [only] = lives;
-    if (lives.length !== 1 || only?.machine.nodeId !== actor.place.nodeId || only.process.actor?.incarnation !== actor.incarnation) this.#breaks("L4", `${actor.actorId}#${actor.incarnation} is ${actor.state} on ${actor.place.nodeId}; there lives ${shown}`);
-    else if (actor.state !== "ALIVE" && only.process.phase === "alive") this.#breaks("L7", `${actor.actorId} lives and is ${actor.state} to the head`);
+    if (lives.length !== 1 || only?.machine.nodeId !== actor.place.nodeId || only.process.actor?.incarnation !== actor.incarnation)
+      this.#breaks("L4", `${actor.actorId}#${actor.incarnation} is ${actor.state} on ${actor.place.nodeId}; there lives ${shown}`);
+    else if (actor.state !== "ALIVE" && only.process.phase === "alive")
+      this.#breaks("L7", `${actor.actorId} lives and is ${actor.state} to the head`);
   }
 
   #machineAtRest(state: HeadState, machine: SimMachine): void {
@@ -186,10 +214,19 @@ export class Laws {
       const group = state.groups.get(id);
       const planned = group?.plan.some((bundle) => bundle.nodeId === machine.nodeId) ?? false;
       if (!planned) this.#breaks("L5", `${machine.name} holds bundles of ${id}, which has none there`);
-      else if (!held.committed || held.generation !== group?.generation) this.#breaks("L5", `${machine.name} holds generation ${held.generation} of ${id}${held.committed ? "" : ", uncommitted"}; the head's is ${group?.generation}`);
+      else if (!held.committed || held.generation !== group?.generation)
+        this.#breaks(
+          "L5",
+          `${machine.name} holds generation ${held.generation} of ${id}${held.committed ? "" : ", uncommitted"}; the head's is ${group?.generation}`,
+        );
     }
     for (const group of state.groups.where("life", "live")) {
-      if (group.state === "CREATED" && group.plan.some((bundle) => bundle.nodeId === machine.nodeId) && !daemon.state.bundles.has(group.placementGroupId)) this.#breaks("L5", `${group.placementGroupId} is CREATED, but ${machine.name} holds nothing of it`);
+      if (
+        group.state === "CREATED" &&
+        group.plan.some((bundle) => bundle.nodeId === machine.nodeId) &&
+        !daemon.state.bundles.has(group.placementGroupId)
+      )
+        this.#breaks("L5", `${group.placementGroupId} is CREATED, but ${machine.name} holds nothing of it`);
     }
   }
 
@@ -200,7 +237,11 @@ export class Laws {
       if (left.length > 0) this.#breaks("L9", `${machine.name} still runs ${left.join(", ")}`);
       if (machine.daemon !== null) this.#breaks("L9", `${machine.name} still has its daemon`);
       if (!machine.gone) continue; // it went down before: the daemon of its next life clears up
-      if (machine.records.size > 0 || machine.committedBundles().size > 0) this.#breaks("L9", `${machine.name} kept records of ${machine.records.size} processes and ${machine.committedBundles().size} reservations`);
+      if (machine.records.size > 0 || machine.committedBundles().size > 0)
+        this.#breaks(
+          "L9",
+          `${machine.name} kept records of ${machine.records.size} processes and ${machine.committedBundles().size} reservations`,
+        );
     }
   }
 
@@ -211,8 +252,11 @@ export class Laws {
       if (node === undefined || (node.state !== "ALIVE" && node.state !== "SUSPECT")) continue;
       for (const process of machine.processes()) {
         const spec = process.actor?.spec;
-        const stray = this.#lost.has(process.job !== null ? `${jobId}#${process.job.attempt}` : `${spec?.actorId}#${process.actor?.incarnation}`);
-        if (!stray && (process.job?.spec?.jobId === jobId || (spec?.jobId === jobId && spec.lifetime !== "detached"))) this.#breaks("L9", `${jobId} is over, but ${spec?.actorId ?? "its driver"} lives on ${machine.name}`);
+        const stray = this.#lost.has(
+          process.job !== null ? `${jobId}#${process.job.attempt}` : `${spec?.actorId}#${process.actor?.incarnation}`,
+        );
+        if (!stray && (process.job?.spec?.jobId === jobId || (spec?.jobId === jobId && spec.lifetime !== "detached")))
+          this.#breaks("L9", `${jobId} is over, but ${spec?.actorId ?? "its driver"} lives on ${machine.name}`);
       }
     }
   }

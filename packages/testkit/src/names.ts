@@ -32,7 +32,17 @@ export class Names {
 }
 
 /** Fields that say the same as another or are of no interest to a reader. */
-const unsaid: ReadonlySet<string> = new Set(["className", "name", "submissionId", "hostname", "address", "httpAddress", "pid", "entrypoint", "clusterId"]);
+const unsaid: ReadonlySet<string> = new Set([
+  "className",
+  "name",
+  "submissionId",
+  "hostname",
+  "address",
+  "httpAddress",
+  "pid",
+  "entrypoint",
+  "clusterId",
+]);
 
 /** One event as a line: `actor.alive a1 incarnation=1 node=n1`. */
 export function eventLine(name: EventName, fields: EventFields<EventName>, names: Names): string {
@@ -40,7 +50,9 @@ export function eventLine(name: EventName, fields: EventFields<EventName>, names
   for (const [key, value] of Object.entries(fields as Readonly<Record<string, unknown>>)) {
     if (unsaid.has(key) || value === false || value === null || value === "" || (Array.isArray(value) && value.length === 0)) continue;
     if (key === "jobId" && words.length > 1) continue;
-    const text = names.shown(Array.isArray(value) ? value.join("; ") : typeof value === "number" ? String(Math.round(value)) : String(value));
+    const text = names.shown(
+      Array.isArray(value) ? value.join("; ") : typeof value === "number" ? String(Math.round(value)) : String(value),
+    );
     const shown = text.includes(" ") ? JSON.stringify(text) : text;
     words.push(words.length === 1 && key.endsWith("Id") ? shown : `${key.replace(/Id$/, "")}=${shown}`);
   }

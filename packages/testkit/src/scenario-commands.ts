@@ -19,7 +19,12 @@ const afterMs = 200;
 const answerMsMax = 70_000;
 
 /** Lets time pass until a request is answered; says how. With `wait=no` it only looks for a moment. */
-async function answered(cluster: SimulatedCluster, request: Promise<unknown>, args: Arguments, settleMs = afterMs): Promise<readonly string[]> {
+async function answered(
+  cluster: SimulatedCluster,
+  request: Promise<unknown>,
+  args: Arguments,
+  settleMs = afterMs,
+): Promise<readonly string[]> {
   const wait = args.text("wait", "yes") === "yes";
   let words: string | null = null;
   request.then(
@@ -57,20 +62,70 @@ export const commands: Readonly<Record<string, Command>> = {
     await cluster.run(afterMs);
     return [];
   },
-  submit: (cluster, args) => answered(cluster, cluster.submit({ name: args.subject(), script: args.text("driver", "runs"), attempts: args.number("attempts", 1), resources: { CPU: 1, ...args.resources() } }), args),
-  stop: (cluster, args) => answered(cluster, cluster.head.ask({ kind: "job.stop", jobId: cluster.names.idOf(args.subject()), graceMs: args.number("grace", 3_000), waitMs: args.number("within", 60_000), reason: "a user asked" }), args),
+  submit: (cluster, args) =>
+    answered(
+      cluster,
+      cluster.submit({
+        name: args.subject(),
+        script: args.text("driver", "runs"),
+        attempts: args.number("attempts", 1),
+        resources: { CPU: 1, ...args.resources() },
+      }),
+      args,
+    ),
+  stop: (cluster, args) =>
+    answered(
+      cluster,
+      cluster.head.ask({
+        kind: "job.stop",
+        jobId: cluster.names.idOf(args.subject()),
+        graceMs: args.number("grace", 3_000),
+        waitMs: args.number("within", 60_000),
+        reason: "a user asked",
+      }),
+      args,
+    ),
   group: (cluster, args) =>
-    answered(cluster, cluster.createGroup({ name: args.subject(), job: args.text("job", ""), strategy: args.text("strategy", "PACK"), bundles: args.text("bundles", "").split(" ").map(bundle) }), args),
+    answered(
+      cluster,
+      cluster.createGroup({
+        name: args.subject(),
+        job: args.text("job", ""),
+        strategy: args.text("strategy", "PACK"),
+        bundles: args.text("bundles", "").split(" ").map(bundle),
+      }),
+      args,
+    ),
   ungroup(cluster, args) {
     const placementGroupId = cluster.names.idOf(args.subject());
-    return answered(cluster, cluster.client(args.text("job", "")).call({ $case: "removePlacementGroup", value: { placementGroupId } }), args);
+    return answered(
+      cluster,
+      cluster.client(args.text("job", "")).call({ $case: "removePlacementGroup", value: { placementGroupId } }),
+      args,
+    );
   },
   actor(cluster, args) {
     const group = args.maybe("group");
     const bundleIndex = args.maybe("bundle");
     const where = { ...(group === undefined ? {} : { group }), ...(bundleIndex === undefined ? {} : { bundle: Number(bundleIndex) }) };
-    const life = { restarts: args.number("restarts", 0), restartWindowMs: args.number("window", 0), detached: args.text("detached", "no") === "yes", creationTimeoutMs: args.number("creation", 60_000) };
-    return answered(cluster, cluster.createActor({ name: args.subject(), job: args.text("job", ""), script: args.text("script", "steady"), resources: args.resources(), ...where, ...life }), args);
+    const life = {
+      restarts: args.number("restarts", 0),
+      restartWindowMs: args.number("window", 0),
+      detached: args.text("detached", "no") === "yes",
+      creationTimeoutMs: args.number("creation", 60_000),
+    };
+    return answered(
+      cluster,
+      cluster.createActor({
+        name: args.subject(),
+        job: args.text("job", ""),
+        script: args.text("script", "steady"),
+        resources: args.resources(),
+        ...where,
+        ...life,
+      }),
+      args,
+    );
   },
   kill(cluster, args) {
     const actorId = cluster.names.idOf(args.subject());
@@ -81,13 +136,19 @@ export const commands: Readonly<Record<string, Command>> = {
   async get(cluster, args) {
     let found = "nothing";
     const call = cluster.client(args.text("job", "")).call({ $case: "kvGet", value: { key: args.subject() } });
-    const words = await answered(cluster, call.then((reply) => void (reply.$case === "kv" && reply.value.found && (found = reply.value.value.toString("utf8")))), args, 0);
+    const words = await answered(
+      cluster,
+      call.then((reply) => void (reply.$case === "kv" && reply.value.found && (found = reply.value.value.toString("utf8")))),
+      args,
+      0,
+    );
     return words[0] === "ok" ? [found] : words;
   },
   /** SIGKILL to an actor's process or a job's driver. */
   crash: fault((cluster, name) => {
     const id = cluster.names.idOf(name);
-    for (const machine of cluster.machines.values()) for (const process of machine.processes()) if (process.actor?.spec?.actorId === id || process.job?.spec?.jobId === id) process.kill();
+    for (const machine of cluster.machines.values())
+      for (const process of machine.processes()) if (process.actor?.spec?.actorId === id || process.job?.spec?.jobId === id) process.kill();
   }),
   silence: fault((cluster, name) => void (daemonOf(cluster, name).frozen = true)),
   thaw: fault((cluster, name) => daemonOf(cluster, name).thaw()),
@@ -126,7 +187,12 @@ export const commands: Readonly<Record<string, Command>> = {
     return cluster.laws.broken.length === 0 ? ["they hold"] : cluster.laws.broken;
   },
   async "stop-cluster"(cluster, args) {
-    const words = await answered(cluster, cluster.head.ask({ kind: "cluster.stop", graceMs: args.number("grace", 3_000), waitMs: 60_000 }), args, 1_000);
+    const words = await answered(
+      cluster,
+      cluster.head.ask({ kind: "cluster.stop", graceMs: args.number("grace", 3_000), waitMs: 60_000 }),
+      args,
+      1_000,
+    );
     cluster.laws.gone();
     return [...words, ...cluster.laws.broken];
   },

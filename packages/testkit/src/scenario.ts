@@ -2,8 +2,8 @@
  * Scenarios: transcripts of a simulated cluster. A line that begins at the margin is a command, the indented lines below it its outcome,
  * a line that begins with `#` a remark. Running one yields the same text with the outcomes that came.
  */
-import { simulatedCluster, type SimulatedCluster } from "./cluster.js";
-import { commands, type Arguments } from "./scenario-commands.js";
+import { type SimulatedCluster, simulatedCluster } from "./cluster.js";
+import { type Arguments, commands } from "./scenario-commands.js";
 
 /** Runs a transcript's commands and returns it with their outcomes. @throws RangeError for a command that cannot be read, with its line. */
 export async function runScenario(text: string): Promise<string> {
@@ -16,7 +16,13 @@ export async function runScenario(text: string): Promise<string> {
       if (line === "" || line.startsWith("#")) continue;
       const { name, args } = parse(line, at + 1);
       if (name === "cluster") {
-        cluster = await simulatedCluster({ seed: args.number("seed", 1), nodes: args.number("nodes", 1), gpus: args.number("gpus", 0), cpus: args.number("cpus", 8), keepaliveMs: [args.number("keepalive", 4_000), 65_000] });
+        cluster = await simulatedCluster({
+          seed: args.number("seed", 1),
+          nodes: args.number("nodes", 1),
+          gpus: args.number("gpus", 0),
+          cpus: args.number("cpus", 8),
+          keepaliveMs: [args.number("keepalive", 4_000), 65_000],
+        });
         args.done();
         out.push(...cluster.trace.map(shown));
         continue;
@@ -24,7 +30,8 @@ export async function runScenario(text: string): Promise<string> {
       if (cluster === null) throw new RangeError(`line ${at + 1}: a scenario begins with cluster`);
       const from = cluster.trace.length;
       const command = commands[name];
-      if (command === undefined) throw new RangeError(`line ${at + 1}: there is no command ${name}; there are cluster, ${Object.keys(commands).join(", ")}`);
+      if (command === undefined)
+        throw new RangeError(`line ${at + 1}: there is no command ${name}; there are cluster, ${Object.keys(commands).join(", ")}`);
       const said = await command(cluster, args);
       args.done();
       out.push(...cluster.trace.slice(from).map(shown), ...said.map((words) => `  ${words}`));
@@ -46,7 +53,11 @@ function parse(line: string, number: number): { readonly name: string; readonly 
   const words = [...line.matchAll(/(?:[^\s"]+|"[^"]*")+/g)].map(([word]) => word);
   const [name = "", ...rest] = words;
   const subjects = rest.filter((word) => !word.includes("="));
-  const named = new Map(rest.filter((word) => word.includes("=")).map((word) => [word.slice(0, word.indexOf("=")), word.slice(word.indexOf("=") + 1).replaceAll('"', "")]));
+  const named = new Map(
+    rest
+      .filter((word) => word.includes("="))
+      .map((word) => [word.slice(0, word.indexOf("=")), word.slice(word.indexOf("=") + 1).replaceAll('"', "")]),
+  );
   const take = (key: string): string | undefined => {
     const value = named.get(key);
     named.delete(key);
@@ -61,10 +72,13 @@ function parse(line: string, number: number): { readonly name: string; readonly 
     text: (key, fallback) => take(key) ?? fallback,
     maybe: take,
     number: (key, fallback) => Number(take(key) ?? fallback),
-    resources: () => Object.fromEntries(["GPU", "CPU"].flatMap((key) => {
-      const amount = take(key);
-      return amount === undefined ? [] : [[key, Number(amount)]];
-    })),
+    resources: () =>
+      Object.fromEntries(
+        ["GPU", "CPU"].flatMap((key) => {
+          const amount = take(key);
+          return amount === undefined ? [] : [[key, Number(amount)]];
+        }),
+      ),
     done() {
       const left = [...subjects, ...named.keys()];
       if (left.length > 0) throw new RangeError(`line ${number}: ${name} does not know ${left.join(", ")}`);

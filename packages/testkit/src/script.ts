@@ -26,7 +26,10 @@ export function actorScript(text: string): ActorScript {
     else if (word === "stubborn") script = { ...script, stubborn: true };
     else if (word.startsWith("slow-")) script = { ...script, constructMs: ms };
     else if (word.startsWith("dies-after-")) script = { ...script, diesAfterMs: ms };
-    else if (word !== "steady") throw new RangeError(`an actor's script is made of steady, fails, never-ready, stubborn, slow-<ms>, dies-after-<ms>; got ${JSON.stringify(word)}`);
+    else if (word !== "steady")
+      throw new RangeError(
+        `an actor's script is made of steady, fails, never-ready, stubborn, slow-<ms>, dies-after-<ms>; got ${JSON.stringify(word)}`,
+      );
   }
   return script;
 }
@@ -38,7 +41,8 @@ export function driverScript(text: string): DriverScript {
     const exits = /^exits-(\d+)-after-(\d+)$/.exec(word);
     if (exits !== null) script = { ...script, exitCode: Number(exits[1]), endsAfterMs: Number(exits[2]) };
     else if (word === "stubborn") script = { ...script, stubborn: true };
-    else if (word !== "runs") throw new RangeError(`a driver's script is made of runs, stubborn, exits-<code>-after-<ms>; got ${JSON.stringify(word)}`);
+    else if (word !== "runs")
+      throw new RangeError(`a driver's script is made of runs, stubborn, exits-<code>-after-<ms>; got ${JSON.stringify(word)}`);
   }
   return script;
 }

@@ -1,4 +1,4 @@
-import { SlimeError, type Clock } from "@slime/core";
+import { type Clock, SlimeError } from "@slime/core";
 import { controlProtocol } from "@slime/head";
 import { fromFailure, readFailure } from "@slime/rpc";
 import type { ClientDown, ClientUp } from "@slime/rpc/control";
@@ -65,7 +65,10 @@ export class SimClient {
         for (const waiter of waiting) waiter.reject(new SlimeError("head.unavailable", `the stream broke: ${reason}`, { address: "sim" }));
       },
     );
-    const welcome = await this.#send(stream, { $case: "hello", value: { protocol: controlProtocol, clusterId: "", jobId: this.#jobId, actorId: "", pid: 1, version: "sim", nodeId: "", bootId: "" } });
+    const welcome = await this.#send(stream, {
+      $case: "hello",
+      value: { protocol: controlProtocol, clusterId: "", jobId: this.#jobId, actorId: "", pid: 1, version: "sim", nodeId: "", bootId: "" },
+    });
     if (welcome.$case === "welcome") this.#jobId = welcome.value.jobId;
     return stream;
   }
@@ -77,10 +80,12 @@ export class SimClient {
         this.#waiting.delete(id);
         reject(new SlimeError("call.deadline", `${request.$case} was not answered`, { what: request.$case, timeoutMs: callMsMax }));
       });
-      const settled = <V>(act: (value: V) => void) => (value: V) => {
-        limit.cancel();
-        act(value);
-      };
+      const settled =
+        <V>(act: (value: V) => void) =>
+        (value: V) => {
+          limit.cancel();
+          act(value);
+        };
       this.#waiting.set(id, { resolve: settled(resolve), reject: settled(reject) });
       stream.send({ epoch: 0, messages: [{ id, request }] });
     });

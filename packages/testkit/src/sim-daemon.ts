@@ -1,30 +1,39 @@
-import { ProcessId, seededRandom, silentLogger, sleep, type Clock, type Random, type SlimeError } from "@slime/core";
+import { type Clock, ProcessId, type Random, type SlimeError, seededRandom, silentLogger, sleep } from "@slime/core";
 import {
+  type Adopted,
   adoptionEvent,
   controlProtocol,
+  type EffectRunner,
   effectRunner,
   emptyNode,
   fill,
+  type HeadDialler,
+  type HeadLink,
   headEvent,
   headLink,
   inventory,
-  nodeLimits,
-  settle,
-  step,
-  type Adopted,
-  type EffectRunner,
-  type HeadDialler,
-  type HeadLink,
   type NodeEvent,
   type NodeState,
+  nodeLimits,
   type StepContext,
+  settle,
+  step,
 } from "@slime/node/machine";
 import type { NodeHello } from "@slime/rpc/control";
-import type { SimMachine } from "./sim-machine.js";
-import type { DaemonPort, SimProcess } from "./sim-process.js";
+import type { DaemonHome } from "./daemon-home.js";
 import { simHosts, simKeeper } from "./sim-keeper.js";
+import type { DaemonPort, SimProcess } from "./sim-process.js";
 
-const constructorThrew = Buffer.from(JSON.stringify({ code: "call.failed", message: "the constructor threw", details: { name: "Error", where: "constructor" }, stack: null, origin: "actor", cause: null }));
+const constructorThrew = Buffer.from(
+  JSON.stringify({
+    code: "call.failed",
+    message: "the constructor threw",
+    details: { name: "Error", where: "constructor" },
+    stack: null,
+    origin: "actor",
+    cause: null,
+  }),
+);
 
 export interface DaemonWorld {
   readonly clock: Clock;
@@ -48,7 +57,7 @@ export class SimDaemon {
   epoch = 0;
   /** It has found out what its earlier lives left. */
   settled = false;
-  readonly machine: SimMachine;
+  readonly machine: DaemonHome;
   readonly clock: Clock;
   readonly #world: DaemonWorld;
   readonly #context: StepContext;
@@ -61,13 +70,19 @@ export class SimDaemon {
   #busy = false;
   #stopping = false;
 
-  constructor(world: DaemonWorld, machine: SimMachine) {
+  constructor(world: DaemonWorld, machine: DaemonHome) {
     this.#world = world;
     this.machine = machine;
     this.incarnation = ++machine.incarnation;
     this.clock = { ...world.clock, after: (delayMs, run) => world.clock.after(delayMs, () => this.gate(run)) };
     const random = seededRandom(BigInt(Math.floor(world.random.unit() * 2 ** 52)));
-    this.#context = { nodeId: machine.nodeId, gpus: machine.gpus, poolSize: machine.poolSize, newProcessId: () => ProcessId.create(random), wallMs: world.clock.wallMs };
+    this.#context = {
+      nodeId: machine.nodeId,
+      gpus: machine.gpus,
+      poolSize: machine.poolSize,
+      newProcessId: () => ProcessId.create(random),
+      wallMs: world.clock.wallMs,
+    };
     const keeper = simKeeper(this);
     const hosts = simHosts(this, (processId) => [...this.#connected].find((process) => process.processId === processId && process.living));
     const runner = effectRunner({
@@ -79,7 +94,18 @@ export class SimDaemon {
       hosts,
       ports: { release: () => [] },
       store: { freeJob() {} },
-      environment: () => ({ base: {}, clusterId: world.clusterId(), nodeId: machine.nodeId, headAddress: "sim", httpAddress: "", eventsEndpoint: "", socketDir: "/sim", storeDir: "/sim", nodeSocket: "/sim/n.sock", binDirs: [] }),
+      environment: () => ({
+        base: {},
+        clusterId: world.clusterId(),
+        nodeId: machine.nodeId,
+        headAddress: "sim",
+        httpAddress: "",
+        eventsEndpoint: "",
+        socketDir: "/sim",
+        storeDir: "/sim",
+        nodeSocket: "/sim/n.sock",
+        binDirs: [],
+      }),
       commands: () => ({ command: ["host"], env: {} }),
       state: () => this.state,
       dispatch: (event) => this.dispatch(event),
@@ -139,13 +165,29 @@ export class SimDaemon {
 
   /** What hosts of this machine call; each word takes its time and finds the daemon it was said to, or none. */
   readonly port: DaemonPort = {
-    registered: (process) => this.#said(() => {
-      this.#connected.add(process);
-      if (!process.living) return;
-      this.dispatch({ kind: "host_registered", processId: process.processId, pid: process.pid, language: "node", actor: process.hosted() });
-      this.#spoken.add(process.processId);
-    }),
-    alive: (process, incarnation) => this.#said(() => this.dispatch({ kind: "host_alive", processId: process.processId, incarnation, pid: process.pid, socket: process.hosted()?.socketPath ?? "" })),
+    registered: (process) =>
+      this.#said(() => {
+        this.#connected.add(process);
+        if (!process.living) return;
+        this.dispatch({
+          kind: "host_registered",
+          processId: process.processId,
+          pid: process.pid,
+          language: "node",
+          actor: process.hosted(),
+        });
+        this.#spoken.add(process.processId);
+      }),
+    alive: (process, incarnation) =>
+      this.#said(() =>
+        this.dispatch({
+          kind: "host_alive",
+          processId: process.processId,
+          incarnation,
+          pid: process.pid,
+          socket: process.hosted()?.socketPath ?? "",
+        }),
+      ),
     failed: (process) => this.#said(() => this.dispatch({ kind: "host_failed", processId: process.processId, failure: constructorThrew })),
     leaving: (process, reason) => this.#said(() => this.dispatch({ kind: "host_exit", processId: process.processId, reason })),
   };
@@ -154,10 +196,20 @@ export class SimDaemon {
   #gated(dialler: HeadDialler): HeadDialler {
     return {
       ...dialler,
-      ready: (timeoutMs) => new Promise((resolve, reject) => dialler.ready(timeoutMs).then(() => this.gate(resolve), (error: unknown) => this.gate(() => reject(error)))),
+      ready: (timeoutMs) =>
+        new Promise((resolve, reject) =>
+          dialler.ready(timeoutMs).then(
+            () => this.gate(resolve),
+            (error: unknown) => this.gate(() => reject(error)),
+          ),
+        ),
       open: () => {
         const stream = dialler.open();
-        return { ...stream, onData: (hear) => stream.onData((batch) => this.gate(() => hear(batch))), onOver: (hear) => stream.onOver((reason) => this.gate(() => hear(reason))) };
+        return {
+          ...stream,
+          onData: (hear) => stream.onData((batch) => this.gate(() => hear(batch))),
+          onOver: (hear) => stream.onOver((reason) => this.gate(() => hear(reason))),
+        };
       },
     };
   }
@@ -168,7 +220,7 @@ export class SimDaemon {
 
   #advance(next: ReturnType<typeof step>): void {
     this.state = next.state;
-    this.machine.onJudged(this);
+    if (this.settled) this.machine.onJudged(this.state);
     for (const effect of next.effects) this.#runner.run(effect);
   }
 
@@ -186,7 +238,13 @@ export class SimDaemon {
     for (const each of adopted) this.dispatch(adoptionEvent(each, "/sim/log"));
     for (const { record } of adopted) machine.reportIfEnded(record.processId);
     this.settled = true;
-    await settle(adopted, () => this.state, (processId) => this.#spoken.has(processId), (processId) => machine.isLiving(processId), this.clock);
+    await settle(
+      adopted,
+      () => this.state,
+      (processId) => this.#spoken.has(processId),
+      (processId) => machine.isLiving(processId),
+      this.clock,
+    );
     if (!this.living) return;
     this.#link = headLink({
       address: machine.name,

@@ -1,5 +1,5 @@
-import { memoryStore, type MemoryDisk, type StateStore } from "@slime/head";
-import { SlimeError, type Clock, type Random } from "@slime/core";
+import { type Clock, type Random, SlimeError } from "@slime/core";
+import { type MemoryDisk, memoryStore, type StateStore } from "@slime/head";
 
 export interface SimDiskOptions {
   readonly clock: Clock;
@@ -46,7 +46,7 @@ export function simDisk(disk: MemoryDisk, { clock, random, onDurable }: SimDiskO
             return;
           }
           await inner.commit(changes, headMs);
-        onDurable(disk.tables);
+          onDurable(disk.tables);
           await wait(halfMs);
           if (!alive()) return never();
         },

@@ -1,9 +1,9 @@
-import { silentLogger, SlimeError, type Clock, type Random } from "@slime/core";
-import { memoryDisk, openHead, type Ask, type Head, type MemoryDisk } from "@slime/head";
+import { type Clock, type Random, SlimeError, silentLogger } from "@slime/core";
+import { type Ask, type Head, type MemoryDisk, memoryDisk, openHead } from "@slime/head";
 import type { HeadDialler } from "@slime/node/machine";
-import { ClientDownBatch, ClientUpBatch, NodeDownBatch, NodeUpBatch, type ClientDown, type NodeDown } from "@slime/rpc/control";
+import { type ClientDown, ClientDownBatch, ClientUpBatch, type NodeDown, NodeDownBatch, NodeUpBatch } from "@slime/rpc/control";
 import type { EventSink } from "@slime/telemetry";
-import { simDisk, type SimDisk } from "./sim-disk.js";
+import { type SimDisk, simDisk } from "./sim-disk.js";
 import type { SimNetwork, WireEnd } from "./sim-wire.js";
 
 export interface SimHeadOptions {
@@ -89,7 +89,10 @@ export class SimHead {
       clock.after(network.delayMs(), () => {
         if (!life.living || life.head === null) return unavailable();
         const back = (act: () => void) => void clock.after(network.delayMs(), act);
-        life.head.ask(request).then((value) => back(() => resolve(value)), (error: unknown) => back(() => reject(error)));
+        life.head.ask(request).then(
+          (value) => back(() => resolve(value)),
+          (error: unknown) => back(() => reject(error)),
+        );
       });
     });
   }
@@ -124,7 +127,10 @@ export class SimHead {
   }
 
   /** A client's stream: its own end of the wire. @throws SlimeError `head.unavailable`. */
-  async openClient(hear: (batch: ClientDownBatch) => void, over: (reason: string) => void): Promise<{ readonly send: (batch: ClientUpBatch) => void; readonly close: () => void }> {
+  async openClient(
+    hear: (batch: ClientDownBatch) => void,
+    over: (reason: string) => void,
+  ): Promise<{ readonly send: (batch: ClientUpBatch) => void; readonly close: () => void }> {
     await this.#reachable("client", 2_000);
     const near = this.#accept("client", "client");
     near.hear = (bytes) => hear(ClientDownBatch.decode(bytes));
@@ -169,7 +175,10 @@ export class SimHead {
 }
 
 /** What is sent in one turn travels as one batch, as over gRPC. */
-function batched<M>(end: WireEnd, encode: (messages: M[]) => Uint8Array): { readonly send: (message: M) => void; readonly close: () => void } {
+function batched<M>(
+  end: WireEnd,
+  encode: (messages: M[]) => Uint8Array,
+): { readonly send: (message: M) => void; readonly close: () => void } {
   let waiting: M[] = [];
   let ended = false;
   const flush = () => {

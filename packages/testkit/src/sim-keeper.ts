@@ -1,16 +1,22 @@
-import { SlimeError, type Timer } from "@slime/core";
-import { nodeLimits, type HostServer, type ProcessKeeper } from "@slime/node/machine";
+import { type Clock, SlimeError, type Timer } from "@slime/core";
+import { type HostServer, nodeLimits, type ProcessKeeper } from "@slime/node/machine";
 import type { OwnershipRecord } from "@slime/platform";
 import { StartActor, StartJob } from "@slime/rpc/control";
-import type { SimDaemon } from "./sim-daemon.js";
+import type { DaemonHome } from "./daemon-home.js";
 import type { SimProcess } from "./sim-process.js";
+
+/** The daemon whose processes these are: its machine, and its own clock, which stands still while it is frozen. */
+export interface KeptDaemon {
+  readonly machine: DaemonHome;
+  readonly clock: Clock;
+}
 
 const launchMs = 5;
 const diskMs = 1;
 const reapMs = 20;
 
 /** A daemon's processes, kept by the simulated machine: records are durable, ends are seen after a moment. */
-export function simKeeper(daemon: SimDaemon): ProcessKeeper {
+export function simKeeper(daemon: KeptDaemon): ProcessKeeper {
   const { machine, clock } = daemon;
   const endings = new Map<string, { untilMs: number; timer: Timer | null }>();
   const wait = (ms: number) => new Promise<void>((resolve) => void clock.after(ms, resolve));
@@ -71,12 +77,17 @@ export function simKeeper(daemon: SimDaemon): ProcessKeeper {
 export const seenGoneMs = reapMs;
 
 /** The daemon's calls to the hosts that are connected to it. */
-export function simHosts(daemon: SimDaemon, find: (processId: string) => SimProcess | undefined): HostServer {
+export function simHosts(daemon: KeptDaemon, find: (processId: string) => SimProcess | undefined): HostServer {
   const { clock, machine } = daemon;
   return {
     async call(processId, method) {
       const process = find(processId);
-      if (process === undefined) throw new SlimeError("actor.unavailable", `process ${processId} is not connected`, { actorId: processId, incarnation: 0, reason: "not connected" });
+      if (process === undefined)
+        throw new SlimeError("actor.unavailable", `process ${processId} is not connected`, {
+          actorId: processId,
+          incarnation: 0,
+          reason: "not connected",
+        });
       await new Promise<void>((resolve) => void clock.after(1, resolve));
       if (method === "host.shutdown") process.shutdown();
       const start = machine.records.get(processId)?.start ?? null;

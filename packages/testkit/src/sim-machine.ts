@@ -1,9 +1,9 @@
+import type { Adopted, Bundles, NodeState } from "@slime/node/machine";
 import type { GpuDevice, HowItDied } from "@slime/platform";
-import type { Adopted, Bundles } from "@slime/node/machine";
-import type { StartActor, StartJob } from "@slime/rpc/control";
-import { SimDaemon, type DaemonWorld } from "./sim-daemon.js";
+import type { DaemonHome } from "./daemon-home.js";
+import { type DaemonWorld, SimDaemon } from "./sim-daemon.js";
 import { seenGoneMs } from "./sim-keeper.js";
-import { SimProcess, type ProcessEnd } from "./sim-process.js";
+import { type ProcessEnd, SimProcess, type SimProcessSpec } from "./sim-process.js";
 
 export interface MachineOptions {
   readonly name: string;
@@ -18,11 +18,11 @@ export interface MachineOptions {
 export interface MachineObserver {
   readonly trace: (line: string) => void;
   readonly onOccupied: (machine: SimMachine, process: SimProcess) => void;
-  readonly onJudged: (machine: SimMachine, daemon: SimDaemon) => void;
+  readonly onJudged: (machine: SimMachine, state: NodeState) => void;
 }
 
 /** A machine: what is on its disk, what runs on it, and the daemon, if one lives. */
-export class SimMachine {
+export class SimMachine implements DaemonHome {
   readonly name: string;
   readonly nodeId: string;
   readonly address: string;
@@ -50,7 +50,13 @@ export class SimMachine {
     this.nodeId = options.nodeId;
     this.address = options.address;
     this.poolSize = options.poolSize;
-    this.gpus = Array.from({ length: options.gpus }, (_, index) => ({ index, uuid: `${options.name}-gpu-${index}`, name: "simulated", memoryMib: 1_024, virtual: true }));
+    this.gpus = Array.from({ length: options.gpus }, (_, index) => ({
+      index,
+      uuid: `${options.name}-gpu-${index}`,
+      name: "simulated",
+      memoryMib: 1_024,
+      virtual: true,
+    }));
     this.resources = { CPU: options.cpus * 10_000, ...(options.gpus > 0 ? { GPU: options.gpus * 10_000 } : {}) };
   }
 
@@ -101,7 +107,7 @@ export class SimMachine {
     return ++this.#pids;
   }
 
-  spawn(of: { readonly processId: string; readonly kind: "host" | "driver"; readonly pid: number; readonly actor: StartActor | null; readonly job: StartJob | null }): void {
+  spawn(of: SimProcessSpec): void {
     const { clock, random } = this.#world;
     const process: SimProcess = new SimProcess(
       {
@@ -124,7 +130,8 @@ export class SimMachine {
   reportIfEnded(processId: string): void {
     const ended = this.#ends.get(processId);
     if (ended !== undefined) this.daemon?.dispatch({ kind: "ended", processId, pid: ended.pid, death: howItDied(ended.end) });
-    else if (!this.isLiving(processId)) this.daemon?.dispatch({ kind: "ended", processId, pid: 0, death: howItDied({ exitCode: null, signal: null }) });
+    else if (!this.isLiving(processId))
+      this.daemon?.dispatch({ kind: "ended", processId, pid: 0, death: howItDied({ exitCode: null, signal: null }) });
   }
 
   saveBundles(bundles: Bundles): void {
@@ -136,8 +143,8 @@ export class SimMachine {
     return new Map([...this.#bundles].filter(([, reservation]) => reservation.committed));
   }
 
-  onJudged(daemon: SimDaemon): void {
-    this.#observer.onJudged(this, daemon);
+  onJudged(state: NodeState): void {
+    this.#observer.onJudged(this, state);
   }
 
   #exited(process: SimProcess, end: ProcessEnd): void {
@@ -145,11 +152,18 @@ export class SimMachine {
     this.#processes.delete(process.processId);
     const { daemon } = this;
     if (daemon === null || !daemon.living) return;
-    this.#world.clock.after(seenGoneMs, () => daemon.gate(() => daemon.dispatch({ kind: "ended", processId: process.processId, pid: process.pid, death: howItDied(end) })));
+    this.#world.clock.after(seenGoneMs, () =>
+      daemon.gate(() => daemon.dispatch({ kind: "ended", processId: process.processId, pid: process.pid, death: howItDied(end) })),
+    );
   }
 }
 
 function howItDied({ exitCode, signal }: ProcessEnd): HowItDied {
-  const message = signal !== null ? `it was killed by ${signal}` : exitCode !== null ? `it ended with exit code ${exitCode}` : "it ended while nobody watched";
+  const message =
+    signal !== null
+      ? `it was killed by ${signal}`
+      : exitCode !== null
+        ? `it ended with exit code ${exitCode}`
+        : "it ended while nobody watched";
   return { exitCode, signal, oom: false, message, stderrTail: [] };
 }

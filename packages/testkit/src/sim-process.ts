@@ -18,6 +18,15 @@ export interface DaemonPort {
   readonly leaving: (process: SimProcess, reason: "shutdown" | "orphaned") => void;
 }
 
+/** What a process begins as: a host of the pool, an actor's host, or a job's driver. */
+export interface SimProcessSpec {
+  readonly processId: string;
+  readonly kind: "host" | "driver";
+  readonly pid: number;
+  readonly actor: StartActor | null;
+  readonly job: StartJob | null;
+}
+
 export interface ProcessWorld {
   readonly clock: Clock;
   readonly random: Random;
@@ -46,7 +55,7 @@ export class SimProcess {
   #toldAtMs: number;
   #aliveOnce = false;
 
-  constructor(world: ProcessWorld, of: { readonly processId: string; readonly kind: "host" | "driver"; readonly pid: number; readonly actor: StartActor | null; readonly job: StartJob | null }) {
+  constructor(world: ProcessWorld, of: SimProcessSpec) {
     this.#world = world;
     this.processId = of.processId;
     this.kind = of.kind;
@@ -63,7 +72,13 @@ export class SimProcess {
     const spec = this.actor?.spec;
     if (spec === undefined || this.actor === null || this.phase === "idle") return null;
     const state = this.phase === "alive" || this.#aliveOnce ? "alive" : "constructing";
-    return { actorId: spec.actorId, incarnation: this.actor.incarnation, jobId: spec.jobId, state: this.phase === "ending" ? "ending" : state, socketPath: this.#socket() };
+    return {
+      actorId: spec.actorId,
+      incarnation: this.actor.incarnation,
+      jobId: spec.jobId,
+      state: this.phase === "ending" ? "ending" : state,
+      socketPath: this.#socket(),
+    };
   }
 
   /** The daemon says whose it is. Said again, it changes nothing. */
@@ -141,7 +156,9 @@ export class SimProcess {
   }
 
   #stubborn(): boolean {
-    return this.kind === "driver" ? driverScript(this.job?.spec?.entrypoint ?? "runs").stubborn : actorScript(this.actor?.spec?.exportName ?? "steady").stubborn;
+    return this.kind === "driver"
+      ? driverScript(this.job?.spec?.entrypoint ?? "runs").stubborn
+      : actorScript(this.actor?.spec?.exportName ?? "steady").stubborn;
   }
 
   #socket(): string {

@@ -61,9 +61,12 @@ export class SimNetwork {
     const number = ++this.#partitions;
     this.#cutOff.set(machine, number);
     for (const connection of this.#of(machine)) {
-      this.options.keepaliveMs.forEach((ms, side) => void this.options.clock.after(ms, () => {
-        if (this.#cutOff.get(machine) === number) connection.giveUp(side as Side, "keepalive: no answer");
-      }));
+      this.options.keepaliveMs.forEach(
+        (ms, side) =>
+          void this.options.clock.after(ms, () => {
+            if (this.#cutOff.get(machine) === number) connection.giveUp(side as Side, "keepalive: no answer");
+          }),
+      );
     }
   }
 
@@ -101,7 +104,12 @@ class Connection {
     this.#network = network;
     this.machine = machine;
     this.#forget = forget;
-    const end = (side: Side): WireEnd => ({ send: (bytes) => this.#send(side, bytes), close: () => this.#close(side), hear() {}, over() {} });
+    const end = (side: Side): WireEnd => ({
+      send: (bytes) => this.#send(side, bytes),
+      close: () => this.#close(side),
+      hear() {},
+      over() {},
+    });
     this.ends = [end(0), end(1)];
   }
 
