@@ -22,7 +22,10 @@ const soaks = {
     measure: (seeds) =>
       seeds.map((seed) => {
         const run = quickstart(seed, []);
-        return { ...run, ok: run.exactStart <= learns.exactStartMax && run.exactEnd >= learns.exactEndMin && run.wallSeconds <= learns.wallSecondsMax };
+        return {
+          ...run,
+          ok: run.exactStart <= learns.exactStartMax && run.exactEnd >= learns.exactEndMin && run.wallSeconds <= learns.wallSecondsMax,
+        };
       }),
   },
   shuffled: {
@@ -36,12 +39,25 @@ const soaks = {
   async: {
     bars: { balancePercentMax: 20, wallRatioMax: 0.8, rewardDistanceMax: 2, staleness: "at most the lag slime plan prints" },
     measure: (seeds) => {
-      const done = spawnSync(process.execPath, ["--import", "tsx", join(root, "apps/slime/bench/async-balance.ts"), "--seeds", seeds.join(",")], { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+      const done = spawnSync(
+        process.execPath,
+        ["--import", "tsx", join(root, "apps/slime/bench/async-balance.ts"), "--seeds", seeds.join(",")],
+        { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] },
+      );
       const found = done.stdout.split("\n").findLast((line) => line.startsWith('{"bench"'));
       if (done.status !== 0 || found === undefined) throw new Error("apps/slime/bench/async-balance.ts failed");
       const { bars, ...line } = JSON.parse(found);
       const apart = line.rewardDistance === null || line.rewardDistance < bars.rewardDistanceMax;
-      return [{ ...line, ok: line.balancePercent <= bars.balancePercentMax && line.wallRatio <= bars.wallRatioMax && line.stalenessMax <= line.lagPlanned && apart }];
+      return [
+        {
+          ...line,
+          ok:
+            line.balancePercent <= bars.balancePercentMax &&
+            line.wallRatio <= bars.wallRatioMax &&
+            line.stalenessMax <= line.lagPlanned &&
+            apart,
+        },
+      ];
     },
   },
 };
@@ -64,10 +80,15 @@ for (const name of names) {
   process.stderr.write(`${name}, seeds ${seeds.join(", ")} …\n`);
   const results = soaks[name].measure(seeds);
   mkdirSync(join(root, "soak"), { recursive: true });
-  writeFileSync(join(root, "soak", `${name}.json`), `${JSON.stringify({ soak: name, ...facts, busy, seeds, bars: soaks[name].bars, results }, null, 1)}\n`);
+  writeFileSync(
+    join(root, "soak", `${name}.json`),
+    `${JSON.stringify({ soak: name, ...facts, busy, seeds, bars: soaks[name].bars, results }, null, 1)}\n`,
+  );
   const plain = (value) => (Array.isArray(value) ? `${value.length} of them` : String(value));
   const columns = Object.keys(results[0]).filter((key) => !["bench", "evals", "runs"].includes(key));
-  process.stdout.write(`\n${name}\n${tableLines([columns, ...results.map((row) => columns.map((key) => (key === "ok" ? (row.ok ? "ok" : "MISSED") : plain(row[key]))))]).join("\n")}\nsoak/${name}.json\n\n`);
+  process.stdout.write(
+    `\n${name}\n${tableLines([columns, ...results.map((row) => columns.map((key) => (key === "ok" ? (row.ok ? "ok" : "MISSED") : plain(row[key]))))]).join("\n")}\nsoak/${name}.json\n\n`,
+  );
   failed ||= results.some(({ ok }) => !ok);
 }
 process.exit(failed ? 1 : 0);
@@ -80,14 +101,31 @@ function quickstart(seed, flags) {
   try {
     const startedMs = performance.now();
     const words = ["quickstart", "--run-dir", runDir, "--", "--seed", String(seed), ...flags];
-    const done = spawnSync(process.execPath, [join(root, "apps/slime/bin/slime.mjs"), ...words], { cwd: root, stdio: ["ignore", log, log], timeout: runMsMax });
+    const done = spawnSync(process.execPath, [join(root, "apps/slime/bin/slime.mjs"), ...words], {
+      cwd: root,
+      stdio: ["ignore", log, log],
+      timeout: runMsMax,
+    });
     const wallSeconds = round((performance.now() - startedMs) / 1_000, 10);
     const summary = join(runDir, "summary.json");
-    if (done.status !== 0 || !existsSync(summary)) throw new Error(`seed ${seed} failed:\n${readFileSync(join(home, "output.log"), "utf8").slice(-3_000)}`);
+    if (done.status !== 0 || !existsSync(summary))
+      throw new Error(`seed ${seed} failed:\n${readFileSync(join(home, "output.log"), "utf8").slice(-3_000)}`);
     const { evals, rollouts, step, reward, lagMax } = JSON.parse(readFileSync(summary, "utf8"));
     const exact = evals.map((each) => ({ rollout: each.rolloutId, exact: round(each.values["eval/heldout"], 10_000) }));
-    process.stderr.write(`seed ${seed}: greedy exact match ${exact.map((each) => each.exact.toFixed(3)).join(" → ")} in ${wallSeconds} s\n`);
-    return { seed, exactStart: exact[0].exact, exactEnd: exact.at(-1).exact, wallSeconds, rollouts, steps: step, trainReward: round(reward, 10_000), lagMax, evals: exact };
+    process.stderr.write(
+      `seed ${seed}: greedy exact match ${exact.map((each) => each.exact.toFixed(3)).join(" → ")} in ${wallSeconds} s\n`,
+    );
+    return {
+      seed,
+      exactStart: exact[0].exact,
+      exactEnd: exact.at(-1).exact,
+      wallSeconds,
+      rollouts,
+      steps: step,
+      trainReward: round(reward, 10_000),
+      lagMax,
+      evals: exact,
+    };
   } finally {
     closeSync(log);
     rmSync(home, { recursive: true, force: true });

@@ -21,11 +21,18 @@ export function machineFacts() {
 /** A line for a person when other work is under way: such numbers mean little. Null when all is quiet. */
 export function busyNote() {
   const load = loadavg()[0];
-  return load > 0.5 * availableParallelism() ? `this machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores): take these numbers again when it is not` : null;
+  return load > 0.5 * availableParallelism()
+    ? `this machine is busy (load ${load.toFixed(1)} on ${availableParallelism()} cores): take these numbers again when it is not`
+    : null;
 }
 
 /** Rows as aligned columns; the first row is the head. */
 export function tableLines(rows) {
   const widths = rows[0].map((_, at) => Math.max(...rows.map((row) => row[at].length)));
-  return rows.map((row) => row.map((cell, at) => cell.padEnd(widths[at])).join("  ").trimEnd());
+  return rows.map((row) =>
+    row
+      .map((cell, at) => cell.padEnd(widths[at]))
+      .join("  ")
+      .trimEnd(),
+  );
 }

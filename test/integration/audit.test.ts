@@ -2,8 +2,11 @@
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Cluster, sortRun } from "./cluster.js";
+
+// A slow machine is given time; what has a bound asserts it.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 interface Step {
   readonly step: number;
@@ -18,9 +21,21 @@ beforeAll(async () => {
   cluster = await Cluster.start([2]);
   finished = join(cluster.home.path, "finished");
   const config = sortRun(cluster.home, "audited", { "num-rollout": 3, "save-interval": 1 });
-  const run = await cluster.home.slime("job", "submit", "--address", cluster.httpAddress, "--", "slime", "train", "--config", config, "--run-dir", finished);
+  const run = await cluster.home.slime(
+    "job",
+    "submit",
+    "--address",
+    cluster.httpAddress,
+    "--",
+    "slime",
+    "train",
+    "--config",
+    config,
+    "--run-dir",
+    finished,
+  );
   expect(run, run.err).toMatchObject({ code: 0 });
-}, 60_000);
+});
 
 afterAll(async () => {
   await cluster?.[Symbol.asyncDispose]();
@@ -128,7 +143,13 @@ describe("slime audit", () => {
 
   it("a ledger changed without its checksum is damaged, and says where", async () => {
     const { root, ledger } = copy("damaged");
-    writeFileSync(ledger, lines(ledger).map((line, at) => (at === 2 ? line.replace('"issue"', '"issve"').replace('"finish"', '"finisk"') : line)).join("\n").concat("\n"));
+    writeFileSync(
+      ledger,
+      lines(ledger)
+        .map((line, at) => (at === 2 ? line.replace('"issue"', '"issve"').replace('"finish"', '"finisk"') : line))
+        .join("\n")
+        .concat("\n"),
+    );
     const { code, err } = await cluster.home.slime("audit", root);
     expect(code).toBe(74);
     expect(err).toMatch(/state\.damaged.*ledger\.jsonl.*line 3/s);

@@ -5,8 +5,8 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { detectPlatform, killMarked, socketDirOf, storeDirOf } from "@slime/platform";
 import { systemClock } from "@slime/core";
+import { detectPlatform, killMarked, socketDirOf, storeDirOf } from "@slime/platform";
 import { until } from "@slime/platform/testing";
 
 export const repository = fileURLToPath(new URL("../..", import.meta.url));
@@ -74,11 +74,25 @@ interface HeadFile {
 /** A place of one test's own, with our commands run in it. Everything they start below it is ended at its end. */
 export class Home implements AsyncDisposable {
   readonly path = mkdtempSync(join(tmpdir(), "slime-it-"));
-  readonly env: NodeJS.ProcessEnv = { ...process.env, SLIME_HOME: this.path, NODE_OPTIONS: "", SLIME_LOG: "json", SLIME_TEST_HOME: this.path };
+  readonly env: NodeJS.ProcessEnv = {
+    ...process.env,
+    SLIME_HOME: this.path,
+    NODE_OPTIONS: "",
+    SLIME_LOG: "json",
+    SLIME_TEST_HOME: this.path,
+  };
 
   /** A command line of ours, not waited for. */
-  start(app: "slime" | "slime-head" | "slime-worker", args: readonly string[], options: { readonly cwd?: string; readonly env?: NodeJS.ProcessEnv } = {}): Started {
-    const child = spawn(process.execPath, [bin(app), ...args], { cwd: options.cwd ?? repository, env: { ...this.env, ...options.env }, stdio: ["ignore", "pipe", "pipe"] });
+  start(
+    app: "slime" | "slime-head" | "slime-worker",
+    args: readonly string[],
+    options: { readonly cwd?: string; readonly env?: NodeJS.ProcessEnv } = {},
+  ): Started {
+    const child = spawn(process.execPath, [bin(app), ...args], {
+      cwd: options.cwd ?? repository,
+      env: { ...this.env, ...options.env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let out = "";
     let err = "";
     child.stdout.on("data", (data: Buffer) => void (out += data.toString()));
@@ -88,7 +102,11 @@ export class Home implements AsyncDisposable {
   }
 
   /** The same, to its end. */
-  run(app: "slime" | "slime-head" | "slime-worker", args: readonly string[], options: { readonly cwd?: string; readonly env?: NodeJS.ProcessEnv } = {}): Promise<Ended> {
+  run(
+    app: "slime" | "slime-head" | "slime-worker",
+    args: readonly string[],
+    options: { readonly cwd?: string; readonly env?: NodeJS.ProcessEnv } = {},
+  ): Promise<Ended> {
     return this.start(app, args, options).ended;
   }
 
@@ -112,7 +130,9 @@ export class Home implements AsyncDisposable {
 
   private clusterIds(): readonly string[] {
     const heads = readdirSync(this.path, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith("head/head.json"));
-    return heads.flatMap((name) => (existsSync(join(this.path, name)) ? [(JSON.parse(readFileSync(join(this.path, name), "utf8")) as HeadFile).clusterId] : []));
+    return heads.flatMap((name) =>
+      existsSync(join(this.path, name)) ? [(JSON.parse(readFileSync(join(this.path, name), "utf8")) as HeadFile).clusterId] : [],
+    );
   }
 }
 
@@ -152,7 +172,16 @@ export class Cluster implements AsyncDisposable {
 
   /** One more `slime-worker join`, which takes up the directory of a dead one first. Resolves when the head lists its process. */
   async join(gpus: number): Promise<NodeView> {
-    const worker = this.home.start("slime-worker", ["join", this.address, "--num-gpus", String(gpus), "--num-cpus", "4", "--pool-size", "1"]);
+    const worker = this.home.start("slime-worker", [
+      "join",
+      this.address,
+      "--num-gpus",
+      String(gpus),
+      "--num-cpus",
+      "4",
+      "--pool-size",
+      "1",
+    ]);
     this.workers.push(worker);
     return until(
       `the worker of pid ${worker.pid}`,
@@ -172,7 +201,12 @@ export class Cluster implements AsyncDisposable {
 
   /** Another life of the head, on the same state and ports. */
   async restartHead(): Promise<void> {
-    const [head] = await startHead(this.home, { port: portOf(this.address), httpPort: portOf(this.httpAddress), epoch: ++this.#epoch, stateDir: this.#stateDir });
+    const [head] = await startHead(this.home, {
+      port: portOf(this.address),
+      httpPort: portOf(this.httpAddress),
+      epoch: ++this.#epoch,
+      stateDir: this.#stateDir,
+    });
     this.head = head;
   }
 
@@ -193,7 +227,17 @@ export class Cluster implements AsyncDisposable {
 
   /** `slime job submit`, not followed. @returns the job once it runs. */
   async submit(submissionId: string, words: readonly string[]): Promise<JobView> {
-    const { code, out, err } = await this.home.slime("job", "submit", "--address", this.httpAddress, "--no-wait", "--submission-id", submissionId, "--", ...words);
+    const { code, out, err } = await this.home.slime(
+      "job",
+      "submit",
+      "--address",
+      this.httpAddress,
+      "--no-wait",
+      "--submission-id",
+      submissionId,
+      "--",
+      ...words,
+    );
     if (code !== 0) throw new Error(`job submit ended with ${code}: ${out}${err}`);
     return this.job(submissionId);
   }
@@ -210,9 +254,21 @@ export class Cluster implements AsyncDisposable {
 
 async function startHead(
   home: Home,
-  { port, httpPort, epoch, stateDir }: { readonly port: string; readonly httpPort: string; readonly epoch: number; readonly stateDir: string | null },
+  {
+    port,
+    httpPort,
+    epoch,
+    stateDir,
+  }: { readonly port: string; readonly httpPort: string; readonly epoch: number; readonly stateDir: string | null },
 ): Promise<readonly [Started, HeadFile]> {
-  const head = home.start("slime-head", ["start", "--port", port, "--http-port", httpPort, ...(stateDir === null ? [] : ["--state-dir", stateDir])]);
+  const head = home.start("slime-head", [
+    "start",
+    "--port",
+    port,
+    "--http-port",
+    httpPort,
+    ...(stateDir === null ? [] : ["--state-dir", stateDir]),
+  ]);
   const path = join(stateDir ?? join(home.path, "head"), "head.json");
   const facts = await until(
     `life ${epoch} of the head`,
@@ -274,7 +330,9 @@ export function listeningPorts(pids: readonly number[]): readonly number[] {
 /** Whether anybody listens on a TCP port of this machine. */
 export function isListening(port: number): boolean {
   const hex = port.toString(16).toUpperCase().padStart(4, "0");
-  return ["net/tcp", "net/tcp6"].some((table) => (procText(table) ?? "").split("\n").some((line) => new RegExp(`^\\s*\\d+: [0-9A-F]+:${hex} [0-9A-F:]+ 0A `).test(line)));
+  return ["net/tcp", "net/tcp6"].some((table) =>
+    (procText(table) ?? "").split("\n").some((line) => new RegExp(`^\\s*\\d+: [0-9A-F]+:${hex} [0-9A-F:]+ 0A `).test(line)),
+  );
 }
 
 function socketInodes(pid: number): readonly string[] {
@@ -318,11 +376,24 @@ export function sortRun(home: Home, name: string, flags: Readonly<Record<string,
     "save-interval": 2,
     ...flags,
   };
-  return home.file(`${name}.yaml`, Object.entries(all).map(([flag, value]) => `${flag}: ${value}\n`).join(""));
+  return home.file(
+    `${name}.yaml`,
+    Object.entries(all)
+      .map(([flag, value]) => `${flag}: ${value}\n`)
+      .join(""),
+  );
 }
 
 /** Events of a run's journal, oldest first; none before there is one. */
-export function journal(runDir: string): readonly { readonly kind: string; readonly rolloutId?: number; readonly reason?: string; readonly era?: number; readonly checkpoint?: { readonly name: string; readonly trained: number } | null }[] {
+export function journal(
+  runDir: string,
+): readonly {
+  readonly kind: string;
+  readonly rolloutId?: number;
+  readonly reason?: string;
+  readonly era?: number;
+  readonly checkpoint?: { readonly name: string; readonly trained: number } | null;
+}[] {
   const path = join(runDir, "journal.jsonl");
   if (!existsSync(path)) return [];
   return readFileSync(path, "utf8")

@@ -7,11 +7,26 @@ import { HttpEngine, httpRouter, startRouter } from "@slime/router";
 import { expect, it } from "vitest";
 
 const config: ModelConfig = {
-  vocabSize: 26, hiddenSize: 16, intermediateSize: 24, layers: 2, heads: 4, kvHeads: 2, headDim: 8, qkNorm: true, ropeTheta: 10_000, normEps: 1e-6, tiedHead: true, positionsMax: 512,
-  bosTokenId: null, eosTokenIds: [0], initStd: 0.3,
+  vocabSize: 26,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  layers: 2,
+  heads: 4,
+  kvHeads: 2,
+  headDim: 8,
+  qkNorm: true,
+  ropeTheta: 10_000,
+  normEps: 1e-6,
+  tiedHead: true,
+  positionsMax: 512,
+  bosTokenId: null,
+  eosTokenIds: [0],
+  initStd: 0.3,
 };
 const request = (rid: string): GenerateRequest => ({
-  rid, input_ids: [3, 1, 4], return_logprob: true,
+  rid,
+  input_ids: [3, 1, 4],
+  return_logprob: true,
   sampling_params: { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: 400, ignore_eos: true, sampling_seed: 7 },
 });
 
@@ -49,10 +64,21 @@ it("requests through the router survive a push to two engines, and say which tok
     const results = await Promise.all(running);
     for (const result of results) {
       expect(result.outputIds).toHaveLength(400);
-      expect(result.weightSpans.map(({ version, mixed }) => [version, mixed])).toEqual([[0, false], [1, false]]);
+      expect(result.weightSpans.map(({ version, mixed }) => [version, mixed])).toEqual([
+        [0, false],
+        [1, false],
+      ]);
       expect(result.weightVersion).toBe("1");
       const from = result.weightSpans[1]?.from ?? 0;
-      const scored = await front.generate({ ...request("score"), input_ids: [3, 1, 4, ...result.outputIds], logprob_start_len: 0, sampling_params: { ...request("").sampling_params, max_new_tokens: 0 } }, { timeoutMs: 30_000 });
+      const scored = await front.generate(
+        {
+          ...request("score"),
+          input_ids: [3, 1, 4, ...result.outputIds],
+          logprob_start_len: 0,
+          sampling_params: { ...request("").sampling_params, max_new_tokens: 0 },
+        },
+        { timeoutMs: 30_000 },
+      );
       expect(scored.inputLogProbs.slice(3 + from)).toEqual(result.outputLogProbs.slice(from));
     }
     expect((await driven.stats()).failures).toBe(0);

@@ -3,16 +3,22 @@
  * event says so, the run was in the middle; and so is each recovery. At the end the audit finds every prompt trained exactly once.
  */
 import { rmSync } from "node:fs";
+import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "@slime/core";
 import { until } from "@slime/platform/testing";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type ActorView, bornAt, Cluster, isAlive, type JobView, journal, listeningPorts, sortRun, trainedCount } from "./cluster.js";
 
-/** A death is known this soon (reliability: 0.5 s and a turn of the API's reader). */
-const knownMsMax = 2_000;
+// A slow machine is given time; what has a bound asserts it.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+
+/** Others who use the processors stretch every time by their share. */
+const slack = () => Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
+/** A death is known this soon. */
+const knownMsMax = () => 2_000 * slack();
 /** An engine, router, worker or rank is back this soon, on two busy cores. */
-const backMsMax = 20_000;
+const backMsMax = 30_000;
 const rollouts = 48;
 
 let cluster: Cluster;
@@ -48,7 +54,7 @@ export async function reward(_args, { response, label }) {
   command = ["slime", "train", "--config", config, "--run-dir", runDir];
   job = await cluster.submit("faults-1", command);
   await progress(2);
-}, 60_000);
+});
 
 afterAll(async () => {
   await cluster?.[Symbol.asyncDispose]();
@@ -90,11 +96,14 @@ async function killActor(name: string): Promise<ActorView> {
     const now = (await cluster.actors(job.job_id)).find((each) => each.actor_id === before.actor_id);
     return now !== undefined && (now.state !== "ALIVE" || now.incarnation > before.incarnation) ? now : null;
   });
-  expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax);
+  expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax());
   expect(seen.incarnation).toBeGreaterThanOrEqual(before.incarnation);
   const after = await until(
     `${name} to be back`,
-    async () => (await cluster.actors(job.job_id)).find((each) => each.actor_id === before.actor_id && each.state === "ALIVE" && each.incarnation === before.incarnation + 1),
+    async () =>
+      (await cluster.actors(job.job_id)).find(
+        (each) => each.actor_id === before.actor_id && each.state === "ALIVE" && each.incarnation === before.incarnation + 1,
+      ),
     backMsMax,
   );
   expect(after.pid).not.toBe(before.pid);
@@ -109,7 +118,8 @@ async function enginesAble(): Promise<number> {
   return answer === null ? 0 : ((await answer.json()) as { readonly healthy_workers: number }).healthy_workers;
 }
 
-const inRotation = (count: number) => until(`${count} engines in rotation`, async () => (await enginesAble()) === count || (await failedJob()), backMsMax);
+const inRotation = (count: number) =>
+  until(`${count} engines in rotation`, async () => (await enginesAble()) === count || (await failedJob()), backMsMax);
 
 describe("kill -9 during a run", () => {
   it("an engine: the other goes on, the killed one comes back with the weights of the moment", async () => {
@@ -137,13 +147,19 @@ describe("kill -9 during a run", () => {
     await until("a checkpoint", () => journal(runDir).some((event) => event.kind === "saved"));
     const before = await Promise.all([actor("trainer-0"), actor("trainer-1")]);
     const killedMs = await killMidRun(before[1].pid);
-    const dead = await until("the head to know of the rank's death", async () => (await cluster.actors(job.job_id)).find((each) => each.actor_id === before[1].actor_id && each.state === "DEAD"));
-    expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax);
+    const dead = await until("the head to know of the rank's death", async () =>
+      (await cluster.actors(job.job_id)).find((each) => each.actor_id === before[1].actor_id && each.state === "DEAD"),
+    );
+    expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax());
     expect(dead.death?.signal).toBe("SIGKILL");
     const lost = await until("the loop to know", () => journal(runDir).find((event) => event.kind === "trainer.lost"));
-    expect(systemClock.nowMs() - killedMs).toBeLessThan(2 * knownMsMax);
+    expect(systemClock.nowMs() - killedMs).toBeLessThan(2 * knownMsMax());
     expect(lost.reason).toMatch(/rank 1|SIGKILL/);
-    await until("the next era", async () => journal(runDir).some((event) => event.kind === "started" && event.era === 2) || (await failedJob()), backMsMax);
+    await until(
+      "the next era",
+      async () => journal(runDir).some((event) => event.kind === "started" && event.era === 2) || (await failedJob()),
+      backMsMax,
+    );
     expect(await cluster.log(job.job_id)).toMatch(/back to step-\d{7}/);
     const after = await Promise.all([actor("trainer-0"), actor("trainer-1")]);
     expect(after.map(({ actor_id }) => actor_id)).not.toContain(before[0].actor_id);
@@ -162,12 +178,13 @@ describe("kill -9 during a run", () => {
       const now = (await cluster.nodes()).find((each) => each.node_id === node.node_id);
       return now === undefined || now.state !== "ALIVE";
     });
-    expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax);
+    expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax());
     await progress(2); // with no daemon there
     const back = await cluster.join(2);
     expect(back).toMatchObject({ node_id: node.node_id, incarnation: node.incarnation + 1 });
     const now = await cluster.actors(job.job_id);
-    for (const { actor_id, name, pid, incarnation } of there) expect(now.find((each) => each.actor_id === actor_id)).toMatchObject({ name, pid, incarnation, state: "ALIVE" });
+    for (const { actor_id, name, pid, incarnation } of there)
+      expect(now.find((each) => each.actor_id === actor_id)).toMatchObject({ name, pid, incarnation, state: "ALIVE" });
     expect(bornAt(engine.pid)).toBe(born);
     await progress(1);
     await killActor("engine-0"); // the daemon that adopted it sees its death and starts the next
@@ -182,12 +199,20 @@ describe("kill -9 during a run", () => {
     await progress(2); // with no head
     const restartMs = systemClock.nowMs();
     await cluster.restartHead();
-    expect(systemClock.nowMs() - restartMs).toBeLessThan(10_000);
+    expect(systemClock.nowMs() - restartMs).toBeLessThan(10_000 * slack());
     expect((await cluster.status()).epoch).toBe(epoch + 1);
-    await until("both nodes at the new head", async () => (await cluster.nodes()).filter((node) => node.state === "ALIVE").length === 2, 10_000);
-    const alive = (actors: readonly ActorView[]) => actors.filter((each) => each.state === "ALIVE").map(({ actor_id, pid, incarnation }) => ({ actor_id, pid, incarnation }));
+    await until(
+      "both nodes at the new head",
+      async () => (await cluster.nodes()).filter((node) => node.state === "ALIVE").length === 2,
+      10_000,
+    );
+    const alive = (actors: readonly ActorView[]) =>
+      actors.filter((each) => each.state === "ALIVE").map(({ actor_id, pid, incarnation }) => ({ actor_id, pid, incarnation }));
     expect(alive(await cluster.actors(job.job_id))).toEqual(alive(before));
-    expect(await cluster.job(job.job_id)).toMatchObject({ state: "RUNNING", driver_info: { pid: (await cluster.job("faults-1")).driver_info?.pid } });
+    expect(await cluster.job(job.job_id)).toMatchObject({
+      state: "RUNNING",
+      driver_info: { pid: (await cluster.job("faults-1")).driver_info?.pid },
+    });
     await progress(1);
     await killActor("engine-1"); // the new head restarts what dies
     await inRotation(2);
@@ -201,7 +226,7 @@ describe("kill -9 during a run", () => {
       const now = await cluster.job(job.job_id);
       return now.state === "FAILED" ? now : null;
     });
-    expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax);
+    expect(systemClock.nowMs() - killedMs).toBeLessThan(knownMsMax());
     expect(ended).toMatchObject({ driver_signal: "SIGKILL" });
     await until("its actors to be gone", () => actors.every((each) => each.pid === null || !isAlive(each.pid)));
     await until("free GPUs", async () => (await cluster.nodes()).every((node) => node.gpus.every((gpu) => gpu.held === 0)));
@@ -209,7 +234,11 @@ describe("kill -9 during a run", () => {
     expect(saved).toBeDefined();
 
     job = await cluster.submit("faults-2", command);
-    await until("the second attempt", async () => journal(runDir).filter((event) => event.kind === "attempt.started").length === 2 || (await failedJob()), backMsMax);
+    await until(
+      "the second attempt",
+      async () => journal(runDir).filter((event) => event.kind === "attempt.started").length === 2 || (await failedJob()),
+      backMsMax,
+    );
     const attempt = journal(runDir).findLast((event) => event.kind === "attempt.started");
     expect(attempt?.checkpoint).toMatchObject({ name: saved?.name });
     rmSync(pace);
@@ -220,5 +249,5 @@ describe("kill -9 during a run", () => {
     expect(audit, audit.out).toMatchObject({ code: 0 });
     expect(audit.out).toMatch(/no prompt lost, none trained twice/);
     expect(audit.out).toMatch(new RegExp(`${rollouts} rollouts in its weights`));
-  }, 60_000);
+  });
 });

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -37,15 +37,23 @@ export async function headProcess(): Promise<HeadProcess> {
   let child: ChildProcess;
 
   const start = async (port: string, httpPort: string, epoch: number): Promise<Written> => {
-    const started = spawn(process.execPath, [bin, "start", "--port", port, "--http-port", httpPort, "--state-dir", stateDir, "--log", "json"], { env: { ...process.env, NODE_OPTIONS: "" }, stdio: ["ignore", "ignore", "pipe"] });
+    const started = spawn(
+      process.execPath,
+      [bin, "start", "--port", port, "--http-port", httpPort, "--state-dir", stateDir, "--log", "json"],
+      { env: { ...process.env, NODE_OPTIONS: "" }, stdio: ["ignore", "ignore", "pipe"] },
+    );
     child = started;
     let said = "";
     started.stderr.on("data", (data: Buffer) => (said += data.toString()));
-    return until(`life ${epoch} of the head`, () => {
-      if (started.exitCode !== null) throw new Error(`the head ended with ${started.exitCode}: ${said}`);
-      const written = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Written) : null;
-      return written?.epoch === epoch ? written : null;
-    }, 20_000);
+    return until(
+      `life ${epoch} of the head`,
+      () => {
+        if (started.exitCode !== null) throw new Error(`the head ended with ${started.exitCode}: ${said}`);
+        const written = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Written) : null;
+        return written?.epoch === epoch ? written : null;
+      },
+      20_000,
+    );
   };
   const kill = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,7 +29,14 @@ export class Machine implements AsyncDisposable {
 
   constructor(clusterId: string = ClusterId.create(systemRandom)) {
     this.clusterId = clusterId;
-    this.env = { ...process.env, SLIME_HOME: this.root, SLIME_SOCKET_DIR: this.socketDir, SLIME_STORE_DIR: this.storeDir, NODE_OPTIONS: "", SLIME_TEST_MACHINE: this.clusterId };
+    this.env = {
+      ...process.env,
+      SLIME_HOME: this.root,
+      SLIME_SOCKET_DIR: this.socketDir,
+      SLIME_STORE_DIR: this.storeDir,
+      NODE_OPTIONS: "",
+      SLIME_TEST_MACHINE: this.clusterId,
+    };
   }
 
   run(...args: readonly string[]): Daemon {
@@ -64,7 +71,11 @@ export class Machine implements AsyncDisposable {
   }
 }
 
-export function actorStart(change: Partial<ActorSpec> & { readonly start?: unknown } = {}, incarnation = 1, gpuIndices: number[] = []): StartActor {
+export function actorStart(
+  change: Partial<ActorSpec> & { readonly start?: unknown } = {},
+  incarnation = 1,
+  gpuIndices: number[] = [],
+): StartActor {
   const { start = 5, ...rest } = change;
   const spec: ActorSpec = {
     actorId: ActorId.create(systemRandom),
@@ -97,5 +108,8 @@ export function actorStart(change: Partial<ActorSpec> & { readonly start?: unkno
 }
 
 export function jobStart(entrypoint: string, env: Record<string, string> = {}): StartJob {
-  return { attempt: 1, spec: { jobId: JobId.create(systemRandom), submissionId: "s", entrypoint, env, cwd: "", metadata: {}, resources: {}, attemptsMax: 1 } };
+  return {
+    attempt: 1,
+    spec: { jobId: JobId.create(systemRandom), submissionId: "s", entrypoint, env, cwd: "", metadata: {}, resources: {}, attemptsMax: 1 },
+  };
 }

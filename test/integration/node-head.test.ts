@@ -15,20 +15,39 @@ interface Status {
 
 it("a job outlives its daemon, its exit code arrives, and a stopped cluster leaves nothing", async () => {
   await using machine = new Machine();
-  const head = spawn(process.execPath, [headBin, "start", "--port", "0", "--http-port", "0", "--log", "json"], { env: machine.env, stdio: "ignore" });
+  const head = spawn(process.execPath, [headBin, "start", "--port", "0", "--http-port", "0", "--log", "json"], {
+    env: machine.env,
+    stdio: "ignore",
+  });
   const headExit = new Promise<number | null>((resolve) => head.once("exit", (code) => resolve(code)));
   const file = join(machine.root, "head", "head.json");
   await until("a head", () => existsSync(file));
-  const { httpAddress, grpcAddress, clusterId } = JSON.parse(readFileSync(file, "utf8")) as { readonly httpAddress: string; readonly grpcAddress: string; readonly clusterId: string };
-  const api = async <T>(path: string, init?: RequestInit): Promise<T> => (await fetch(`http://${httpAddress}${path}`, init)).json() as Promise<T>;
-  const alive = (incarnation: number) => until("the node", async () => (await api<Status>("/api/status")).nodes.find((node) => node.state === "ALIVE" && node.incarnation === incarnation));
-  const cluster = async () => (await machine.platform.processes.marked({ name: "SLIME_CLUSTER_ID", value: clusterId })).map(({ pid }) => pid);
+  const { httpAddress, grpcAddress, clusterId } = JSON.parse(readFileSync(file, "utf8")) as {
+    readonly httpAddress: string;
+    readonly grpcAddress: string;
+    readonly clusterId: string;
+  };
+  const api = async <T>(path: string, init?: RequestInit): Promise<T> =>
+    (await fetch(`http://${httpAddress}${path}`, init)).json() as Promise<T>;
+  const alive = (incarnation: number) =>
+    until("the node", async () =>
+      (await api<Status>("/api/status")).nodes.find((node) => node.state === "ALIVE" && node.incarnation === incarnation),
+    );
+  const cluster = async () =>
+    (await machine.platform.processes.marked({ name: "SLIME_CLUSTER_ID", value: clusterId })).map(({ pid }) => pid);
 
   const first = machine.run("join", "--log", "json", "--pool-size", "1");
   const node = await alive(1);
   const entrypoint = "echo begin; while ! test -e go; do sleep 0.1; done; echo end; exit 7";
-  const { job_id } = await api<{ readonly job_id: string }>("/api/jobs/", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ entrypoint: `cd ${machine.root} && ${entrypoint}` }) });
-  const job = () => api<{ readonly status: string; readonly driver_exit_code: number | null; readonly driver_info: { readonly pid: string } | null }>(`/api/jobs/${job_id}`);
+  const { job_id } = await api<{ readonly job_id: string }>("/api/jobs/", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ entrypoint: `cd ${machine.root} && ${entrypoint}` }),
+  });
+  const job = () =>
+    api<{ readonly status: string; readonly driver_exit_code: number | null; readonly driver_info: { readonly pid: string } | null }>(
+      `/api/jobs/${job_id}`,
+    );
   const running = await until("the driver", async () => {
     const now = await job();
     return now.status === "RUNNING" && now.driver_info;

@@ -1,10 +1,11 @@
 /** Real daemons, hosts and drivers on this machine, against a scripted head; daemons and actors are killed. Uses the build. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+
 import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type ScriptedHead, scriptedHead } from "@slime/node/testing";
 import { until } from "@slime/platform/testing";
-import { scriptedHead, type ScriptedHead } from "@slime/node/testing";
 import type { ActorReport, JobReport, StartActor, StartJob } from "@slime/rpc/control";
 import { describe, expect, it } from "vitest";
 import { actorStart, jobStart, Machine } from "./node-fixture.js";
@@ -18,7 +19,8 @@ type ActorValue<K extends ActorNews["$case"]> = Extract<ActorNews, { $case: K }>
 type JobValue<K extends JobNews["$case"]> = Extract<JobNews, { $case: K }>["value"];
 
 function actorNews<K extends ActorNews["$case"]>(head: ScriptedHead, start: StartActor, kind: K): Promise<ActorValue<K>> {
-  const mine = (report: ActorReport) => report.actorId === start.spec?.actorId && report.incarnation === start.incarnation && report.state?.$case === kind;
+  const mine = (report: ActorReport) =>
+    report.actorId === start.spec?.actorId && report.incarnation === start.incarnation && report.state?.$case === kind;
   return until<ActorValue<K>>(`actor ${kind}`, () => head.all("actor").findLast(mine)?.state?.value as never);
 }
 function jobNews<K extends JobNews["$case"]>(head: ScriptedHead, start: StartJob, kind: K): Promise<JobValue<K>> {
@@ -108,10 +110,15 @@ describe("a daemon", () => {
     expect(again).toMatchObject({ nodeId, incarnation: 2 });
     expect(again.actors).toMatchObject([{ spec: { actorId: kept.spec?.actorId }, incarnation: 1, pid: alive.pid, socket: alive.socket }]);
     expect(again.jobs).toMatchObject([{ pid, attempt: 1 }]);
-    expect(again.endedActors).toMatchObject([{ actorId: dies.spec?.actorId, state: { value: { death: { signal: "SIGKILL", reason: "WORKER_DIED" } } } }]);
+    expect(again.endedActors).toMatchObject([
+      { actorId: dies.spec?.actorId, state: { value: { death: { signal: "SIGKILL", reason: "WORKER_DIED" } } } },
+    ]);
     expect(await peer.call("add", [1])).toBe(8);
 
-    head.send(nodeId, { $case: "stopActor", value: { actorId: kept.spec?.actorId ?? "", incarnation: 1, graceMs: 2_000, reason: "KILLED" } });
+    head.send(nodeId, {
+      $case: "stopActor",
+      value: { actorId: kept.spec?.actorId ?? "", incarnation: 1, graceMs: 2_000, reason: "KILLED" },
+    });
     expect((await actorNews(head, kept, "gone")).death).toMatchObject({ reason: "KILLED", exitCode: 0 });
 
     // The daemon dies again, and this time it is only cleaned up after, without any head.
@@ -154,7 +161,10 @@ describe("a daemon", () => {
     expect((await actorNews(head, broken, "gone")).creationFailure.toString()).toMatch(/no such start/);
     const absent = actorStart({ host: "python", module, python: "/no/python" });
     head.send(second ?? "", { $case: "startActor", value: absent });
-    expect((await actorNews(head, absent, "gone")).death).toMatchObject({ exitCode: 127, stderrTail: [expect.stringMatching(/no\/python/)] });
+    expect((await actorNews(head, absent, "gone")).death).toMatchObject({
+      exitCode: 127,
+      stderrTail: [expect.stringMatching(/no\/python/)],
+    });
 
     const leaving = daemons.find((daemon) => daemon.process.pid === nodes[1]?.pid);
     leaving?.process.kill("SIGTERM");
@@ -192,7 +202,11 @@ describe("a daemon", () => {
     const actor = actorStart();
     const alive = await start(head, nodeId, actor);
     process.kill(alive.pid, "SIGSTOP");
-    const gone = await until("the verdict", () => head.all("actor").flatMap(({ state }) => (state?.$case === "gone" ? [state.value] : []))[0], 19_000);
+    const gone = await until(
+      "the verdict",
+      () => head.all("actor").flatMap(({ state }) => (state?.$case === "gone" ? [state.value] : []))[0],
+      19_000,
+    );
     expect(gone.death).toMatchObject({ reason: "WORKER_DIED", signal: "SIGKILL" });
     expect(gone.death?.message).toMatch(/stopped \(SIGSTOP\)/);
   }, 30_000);

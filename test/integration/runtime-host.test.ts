@@ -1,10 +1,22 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ActorId, systemRandom } from "@slime/core";
-import { connect, encodeValue, hostEnvironment, serve, type ActorSpec, type HostExit, type HostFailed, type HostRegistration, type IncomingCall, type Peer, type Server } from "@slime/rpc";
+import {
+  type ActorSpec,
+  connect,
+  encodeValue,
+  type HostExit,
+  type HostFailed,
+  type HostRegistration,
+  hostEnvironment,
+  type IncomingCall,
+  type Peer,
+  type Server,
+  serve,
+} from "@slime/rpc";
 import { hostEntry } from "@slime/runtime";
 import { afterEach, beforeEach, expect, it } from "vitest";
 
@@ -85,7 +97,10 @@ const specOf = (args: readonly unknown[], more: Partial<ActorSpec> = {}): ActorS
   ...more,
 });
 
-async function hosted(args: readonly unknown[], more: Partial<ActorSpec> = {}): Promise<{ child: ChildProcess; caller: Peer; daemonSide: Peer; spec: ActorSpec; socketPath: string }> {
+async function hosted(
+  args: readonly unknown[],
+  more: Partial<ActorSpec> = {},
+): Promise<{ child: ChildProcess; caller: Peer; daemonSide: Peer; spec: ActorSpec; socketPath: string }> {
   const child = startHost();
   const { peer } = await heard("host.register");
   const spec = specOf(args, more);
@@ -143,7 +158,10 @@ it("a constructor that throws is reported with its stack, and the process ends w
   const exited = once(child, "exit");
   await peer.call("host.assign", specOf([-1]));
   const { failure } = (await heard("host.failed")).args as HostFailed;
-  expect(failure).toMatchObject({ code: "actor.creation", cause: { code: "call.failed", message: "RangeError: a counter starts at 0 or above" } });
+  expect(failure).toMatchObject({
+    code: "actor.creation",
+    cause: { code: "call.failed", message: "RangeError: a counter starts at 0 or above" },
+  });
   expect(JSON.stringify(failure)).toContain("counter.ts");
   expect(await exited).toEqual([1, null]);
 });

@@ -3,16 +3,34 @@ import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { SlimeError, type DeathRecord } from "@slime/core";
+import type { DeathRecord, SlimeError } from "@slime/core";
 import { until } from "@slime/platform/testing";
-import { actor, free, gang, get, init, kv, nodes, placementGroup, put, pythonActor, wait, type ActorHandle, type Session } from "@slime/runtime";
+import {
+  type ActorHandle,
+  actor,
+  free,
+  gang,
+  get,
+  init,
+  kv,
+  nodes,
+  placementGroup,
+  put,
+  pythonActor,
+  type Session,
+  wait,
+} from "@slime/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Counter } from "./fixtures/counter.js";
-import { headProcess, type HeadProcess } from "./head-process.js";
-import { Machine, type Daemon } from "./node-fixture.js";
+import { type HeadProcess, headProcess } from "./head-process.js";
+import { type Daemon, Machine } from "./node-fixture.js";
 
 const hasPython = spawnSync("python3", ["-c", "import sys; sys.exit(sys.version_info < (3, 10))"]).status === 0;
-const caught = (work: Promise<unknown>): Promise<unknown> => work.then((value) => value, (error: unknown) => error);
+const caught = (work: Promise<unknown>): Promise<unknown> =>
+  work.then(
+    (value) => value,
+    (error: unknown) => error,
+  );
 
 let machine: Machine;
 let head: HeadProcess;
@@ -87,7 +105,12 @@ describe("actors in real hosts", () => {
   });
 
   it("gangs: ranks in their places, one op to all, a dead rank fails it by number", async () => {
-    const ranks = gang(Counter, { bundles: [{ CPU: 0.1 }, { CPU: 0.1 }, { CPU: 0.1 }], resources: { CPU: 0.1 }, argsOf: (rank) => [rank], name: "ranks" });
+    const ranks = gang(Counter, {
+      bundles: [{ CPU: 0.1 }, { CPU: 0.1 }, { CPU: 0.1 }],
+      resources: { CPU: 0.1 },
+      argsOf: (rank) => [rank],
+      name: "ranks",
+    });
     await ranks.ready();
     expect((await ranks.all.who()).map(({ rank }) => rank)).toEqual([0, 1, 2]);
     expect(await ranks.all.add.options({ opId: "op_a" })(1)).toEqual([1, 2, 3]);
@@ -100,7 +123,9 @@ describe("actors in real hosts", () => {
   });
 
   it("a placement group that can never fit fails with the numbers; tables name GPUs", async () => {
-    expect(await caught(placementGroup({ bundles: [{ GPU: 5 }], strategy: "STRICT_PACK" }).ready())).toMatchObject({ code: "placement.infeasible" });
+    expect(await caught(placementGroup({ bundles: [{ GPU: 5 }], strategy: "STRICT_PACK" }).ready())).toMatchObject({
+      code: "placement.infeasible",
+    });
     const group = placementGroup({ bundles: [{ GPU: 1 }, { GPU: 1 }] });
     expect((await group.ready()).map(({ gpuIndex }) => gpuIndex)).toEqual([0, 1]);
     await group.remove();
@@ -118,7 +143,10 @@ describe("actors in real hosts", () => {
   });
 
   it("a driver of its own: its job ends with it, its actors too, and its process ends by itself", async () => {
-    const driver = spawn(process.execPath, [fileURLToPath(new URL("fixtures/driver.mjs", import.meta.url))], { env: { ...process.env, SLIME_HEAD_ADDRESS: head.address }, stdio: ["ignore", "pipe", "inherit"] });
+    const driver = spawn(process.execPath, [fileURLToPath(new URL("fixtures/driver.mjs", import.meta.url))], {
+      env: { ...process.env, SLIME_HEAD_ADDRESS: head.address },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     let output = "";
     driver.stdout.on("data", (data: Buffer) => (output += data.toString()));
     expect(await once(driver, "exit")).toEqual([0, null]);
@@ -158,7 +186,9 @@ describe("others die", () => {
     await daemon.exited;
     expect(await counter.add(1)).toBe(1);
     daemon = machine.join(head.address, "--num-cpus", "8", "--num-gpus", "2");
-    await until("adoption", async () => (await nodes()).some(({ state, pid: daemonPid }) => state === "ALIVE" && daemonPid === daemon.process.pid));
+    await until("adoption", async () =>
+      (await nodes()).some(({ state, pid: daemonPid }) => state === "ALIVE" && daemonPid === daemon.process.pid),
+    );
     expect(await counter.who()).toMatchObject({ pid, incarnation: 1 });
     await counter.kill();
     expect(counter.state()).toMatchObject({ state: "DEAD", restarts: 0 });

@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { silentLogger, systemClock, systemRandom } from "@slime/core";
+import { systemClock, systemRandom } from "@slime/core";
 import { busyMs, overlapMs, type RunSummary, type Span } from "@slime/training";
 import { followJob } from "../dist/client/follow-job.js";
 import { headClient } from "../dist/client/head-client.js";

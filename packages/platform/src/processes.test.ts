@@ -41,7 +41,7 @@ function exitOf(platform: Platform, launched: Launched | Omit<Launched, "parentE
 }
 
 const forever = "setInterval(() => {}, 1000); console.log('up')";
-const deaf = "process.on('SIGTERM', () => {}); " + forever;
+const deaf = `process.on('SIGTERM', () => {}); ${forever}`;
 /** A child in a session of its own, which a signal to the group does not reach. */
 const withRunaway = `require('child_process').spawn(process.execPath, ['-e', "console.log('up'); setInterval(()=>{},1000)"], { detached: true, stdio: 'inherit' }).unref(); setInterval(() => {}, 1000)`;
 

@@ -23,7 +23,13 @@ function keptTransport(): { readonly transport: Transport; readonly sent: Sent[]
       let settle: (outcome: AttemptOutcome) => void = () => {};
       let begun = false;
       const outcome = new Promise<AttemptOutcome>((resolve) => (settle = resolve));
-      const kept: ReplySink = { ...sink, begin: (status, headers) => ((begun = true), sink.begin(status, headers)) };
+      const kept: ReplySink = {
+        ...sink,
+        begin: (status, headers) => {
+          begun = true;
+          return sink.begin(status, headers);
+        },
+      };
       signal.addEventListener("abort", () => {
         if (begun) sink.cut("given up");
         settle(begun ? { kind: "cut", reason: "given up" } : { kind: "abandoned" });

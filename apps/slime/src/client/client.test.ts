@@ -122,7 +122,13 @@ describe("following", () => {
       const parts = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size));
       const events: ServerSentEvent[] = [];
       for await (const read of readEvents(
-        new ReadableStream({ pull: (controller) => (parts.length > 0 ? controller.enqueue(parts.shift()) : controller.close()) }),
+        new ReadableStream({
+          pull(controller) {
+            const part = parts.shift();
+            if (part === undefined) controller.close();
+            else controller.enqueue(part);
+          },
+        }),
       ))
         events.push(read);
       expect(events.map(({ event: name, id }) => [name, id])).toEqual([
