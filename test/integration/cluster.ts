@@ -385,9 +385,7 @@ export function sortRun(home: Home, name: string, flags: Readonly<Record<string,
 }
 
 /** Events of a run's journal, oldest first; none before there is one. */
-export function journal(
-  runDir: string,
-): readonly {
+export function journal(runDir: string): readonly {
   readonly kind: string;
   readonly rolloutId?: number;
   readonly reason?: string;
