@@ -11,8 +11,7 @@ import { build, install, root } from "./lib/setup.mjs";
 const given = process.argv.slice(2);
 const fast = given.includes("--fast");
 const rest = given.filter((argument) => argument !== "--fast");
-const integration = "test/integration/**";
-const phases = [["--exclude", integration], ...(fast ? [] : [["--no-file-parallelism", "--dir", "test/integration"]])];
+const phases = [["--exclude", "test/integration/**"], ...(fast ? [] : [["--no-file-parallelism", "test/integration/"]])];
 
 install();
 build();
@@ -22,10 +21,14 @@ for (const [at, phase] of phases.entries()) {
   const report = join(folder, `report-${at}.json`);
   const vitest = join(root, "node_modules", "vitest", "vitest.mjs");
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
-  const done = spawnSync(process.execPath, [vitest, "run", "--passWithNoTests", ...reporters, ...phase, ...rest], {
-    cwd: root,
-    stdio: "inherit",
-  });
+  const done = spawnSync(
+    process.execPath,
+    [vitest, "run", ...(rest.length > 0 ? ["--passWithNoTests"] : []), ...reporters, ...phase, ...rest],
+    {
+      cwd: root,
+      stdio: "inherit",
+    },
+  );
   try {
     const said = JSON.parse(readFileSync(report, "utf8"));
     counts.passed += said.numPassedTests;
