@@ -6,8 +6,8 @@
  * N3 an actor is assigned to a process at most once in that process's life.
  * N4 messages of an older head epoch change nothing.
  * N5 a stopping node starts nothing.
- * N6 one driver of a job runs at a time; a newer attempt waits until every process of the older is gone.
- * N7 a life begins only when what ends here leaves room for it: nobody shares a GPU with a process that is still going.
+ * N7 one driver of a job runs at a time; a newer attempt waits until every process of the older is gone.
+ * N8 a life begins only when what ends here leaves room for it: nobody shares a GPU with a process that is still going.
  */
 import type { HowItDied } from "@slime/platform";
 import type { HostedActor } from "@slime/rpc";
@@ -40,7 +40,7 @@ export interface Life {
 
 export interface ActorState {
   readonly life: Life | null;
-  /** A life that waits: for an older one's end (N1), or for another's on its GPU (N7). */
+  /** A life that waits: for an older one's end (N1), or for another's on its GPU (N8). */
   readonly next: StartActor | null;
 }
 
@@ -50,7 +50,7 @@ export interface JobState {
   readonly pid: number;
   readonly logPath: string;
   readonly stopping: boolean;
-  /** A newer attempt that waits for this one's end (N6). */
+  /** A newer attempt that waits for this one's end (N7). */
   readonly next: StartJob | null;
 }
 

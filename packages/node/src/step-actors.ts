@@ -41,7 +41,7 @@ function begin(draft: Draft, start: StartActor): void {
   const going = sharesLived(draft, true);
   const lived = sharesLived(draft, false);
   if ([...shares].some(([gpu, units]) => (going.get(gpu) ?? 0) > 0 && (lived.get(gpu) ?? 0) + units > wholeGpu))
-    return void draft.actors.set(spec.actorId, { life: null, next: start }); // N7
+    return void draft.actors.set(spec.actorId, { life: null, next: start }); // N8
   if (spec.placementGroupId === "") {
     try {
       checkShares(shares, sharesTaken(draft), draft.context.gpus.length, `actor ${spec.actorId}`);
@@ -218,7 +218,7 @@ export function hostEnded(draft: Draft, processId: string, pid: number, how: How
   for (const [waitingId, waiting] of [...draft.actors]) {
     if (waiting.life !== null || waiting.next === null) continue;
     draft.actors.delete(waitingId);
-    begin(draft, waiting.next); // waits again where there is still no room (N7)
+    begin(draft, waiting.next); // waits again where there is still no room (N8)
   }
   fillPool(draft);
 }

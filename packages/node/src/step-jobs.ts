@@ -19,7 +19,7 @@ export function startJob(draft: Draft, start: StartJob): void {
         kind: "end",
         processId: job.processId,
         graceMs: 0,
-        reason: `attempt ${start.attempt} takes its place (N6)`,
+        reason: `attempt ${start.attempt} takes its place (N7)`,
       });
     }
     if (job.start.attempt === start.attempt && job.pid > 0)
@@ -46,7 +46,7 @@ export function adoptJob(draft: Draft, { processId, pid, logPath, start }: Extra
   const newest = known === undefined || known.start.attempt < start.attempt;
   if (newest) draft.jobs.set(jobId, { start, processId, pid, logPath, stopping: false, next: null });
   const older = newest ? known?.processId : processId;
-  if (older !== undefined) draft.effects.push({ kind: "end", processId: older, graceMs: 0, reason: "a newer attempt is here (N6)" });
+  if (older !== undefined) draft.effects.push({ kind: "end", processId: older, graceMs: 0, reason: "a newer attempt is here (N7)" });
 }
 
 /** Ends a driver within its grace; one that is over is said again. */

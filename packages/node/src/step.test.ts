@@ -218,7 +218,7 @@ describe("jobs", () => {
 });
 
 describe("what waits for an end", () => {
-  it("a start waits for a life that is going on its GPU, and is not refused (N7)", () => {
+  it("a start waits for a life that is going on its GPU, and is not refused (N8)", () => {
     const m = machine();
     const old = m.alive("a", 1, { resources: { GPU: 10_000 } }, [0]);
     m.send({ kind: "stop_actor", actorId: "a", incarnation: 1, graceMs: 100, reason: "KILLED" });
@@ -256,7 +256,7 @@ describe("what waits for an end", () => {
     m.send({ kind: "ended", processId: old, pid: 7, death: died() });
     expect(refused(m.send(prepare("other")))).toBe(false);
   });
-  it("a newer attempt of a driver begins once the older is gone (N6)", () => {
+  it("a newer attempt of a driver begins once the older is gone (N7)", () => {
     const m = machine();
     m.send({ kind: "start_job", start: jobStart("j") });
     const processId = m.state().jobs.get("j")?.processId ?? "";
