@@ -242,6 +242,14 @@ export class Cluster implements AsyncDisposable {
     return this.job(submissionId);
   }
 
+  /** What files of the cluster whose names fit hold: logs, for whoever must find out why something failed. */
+  written(name: RegExp): string {
+    return readdirSync(this.home.path, { recursive: true, encoding: "utf8" })
+      .filter((path) => name.test(path))
+      .map((path) => `--- ${path}\n${readFileSync(join(this.home.path, path), "utf8")}`)
+      .join("\n");
+  }
+
   /** Processes with the cluster's mark, read from /proc alone. */
   marked(): readonly number[] {
     return markedProcesses("SLIME_CLUSTER_ID", this.clusterId);

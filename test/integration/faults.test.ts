@@ -7,7 +7,7 @@ import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "@slime/core";
 import { until } from "@slime/platform/testing";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFailed, vi } from "vitest";
 import { type ActorView, bornAt, Cluster, isAlive, type JobView, journal, listeningPorts, sortRun, trainedCount } from "./cluster.js";
 
 // A slow machine is given time; what has a bound asserts it.
@@ -54,6 +54,12 @@ export async function reward(_args, { response, label }) {
   command = ["slime", "train", "--config", config, "--run-dir", runDir];
   job = await cluster.submit("faults-1", command);
   await progress(2);
+});
+
+beforeEach(() => {
+  onTestFailed(() => {
+    process.stderr.write(`${cluster?.written(/driver-\d+\.log$/).slice(-8_000)}\n`);
+  });
 });
 
 afterAll(async () => {
