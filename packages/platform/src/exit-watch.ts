@@ -55,7 +55,10 @@ export function exitWatcher(options: ExitWatcherOptions): ExitWatcher {
   };
   const checkTable = async (entry: Entry) => {
     const { identity, parent } = entry.process;
-    if ((await processes.isAlive(parent)) || (await processes.isAlive(identity))) return;
+    if ((await processes.isAlive(parent)) || (await processes.isAlive(identity))) {
+      entry.lostAtMs = null; // seen again: the table had not answered
+      return;
+    }
     if (checkFile(entry)) return;
     entry.lostAtMs ??= clock.nowMs();
     if (clock.nowMs() - entry.lostAtMs >= exitFileGraceMs) finish(entry, { exitCode: null, signal: null });

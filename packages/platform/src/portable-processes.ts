@@ -36,17 +36,19 @@ export function parsePsRow(line: string): Row | null {
   return { pid: Number(pid), parentPid: Number(parent), groupId: Number(group), state, cpuMs: parseCpuTime(time), startTime };
 }
 
+/** The rows of what lives: zombies do not (P2). */
+function living(text: string): readonly Row[] {
+  return text
+    .split("\n")
+    .flatMap((line) => parsePsRow(line) ?? [])
+    .filter((row) => !row.state.startsWith("Z"));
+}
+
 /** Processes by `ps`: slower (tens of milliseconds a call), and an identity is exact to two seconds only. */
 export function portableProcesses(): ProcessTable {
   let boot: Promise<string> | undefined;
   const columns = "pid=,ppid=,pgid=,stat=,time=,lstart=";
-  const rows = async (selection: readonly string[]): Promise<Row[]> => {
-    const text = await output("ps", [...selection, "-o", columns]);
-    return text
-      .split("\n")
-      .flatMap((line) => parsePsRow(line) ?? [])
-      .filter((row) => !row.state.startsWith("Z"));
-  };
+  const rows = async (selection: readonly string[]): Promise<readonly Row[]> => living(await output("ps", [...selection, "-o", columns]));
   const one = async (pid: number) => (await rows(["-p", String(pid)]))[0] ?? null;
   const entry = ({ pid, parentPid, groupId, startTime }: Row): ProcessEntry => ({ pid, parentPid, groupId, startTime });
   // Start times are dates, so they tell boots apart by themselves where the system has no name for a boot.
@@ -60,8 +62,10 @@ export function portableProcesses(): ProcessTable {
     },
     isAlive: async (identity) => {
       if (!exists(identity.pid) || identity.bootId !== (await bootId())) return false;
-      const row = await one(identity.pid);
-      return row !== null && Math.abs(Date.parse(row.startTime) - Date.parse(identity.startTime)) <= startSlackMs;
+      const said = await output("ps", ["-p", String(identity.pid), "-o", columns]);
+      if (said === "" && exists(identity.pid)) return true; // `ps` could not be asked: who answers to signals is not called dead
+      const [row] = living(said);
+      return row !== undefined && Math.abs(Date.parse(row.startTime) - Date.parse(identity.startTime)) <= startSlackMs;
     },
     list: async () => (await rows(["-A"])).map(entry),
     marked: async (mark) => {
