@@ -153,6 +153,16 @@ describe("nodes", () => {
     expect([1, 2].map((n) => head.state.nodes.get(node(n))?.state)).toEqual(["SUSPECT", "SUSPECT"]);
   });
 
+  test("a broken connection: SUSPECT at once, ALIVE when it speaks again", async () => {
+    const daemon = await join(1);
+    daemon.disconnect();
+    await clock.run(0);
+    expect(head.state.nodes.get(node(1))).toMatchObject({ state: "SUSPECT", reason: "its connection broke" });
+    daemon.connect(head);
+    await clock.run(0);
+    expect(head.state.nodes.get(node(1))?.state).toBe("ALIVE");
+  });
+
   test("goodbye: LEFT at once", async () => {
     const daemon = await join(1);
     daemon.say({ $case: "goodbye", value: { reason: "slime-worker stop" } });

@@ -1,10 +1,10 @@
 /** A run on real files: what is written, that it is found again, and that the audit of the directory sees what was planted. */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Clock, SlimeError, seededRandom, silentLogger } from "@slime/core";
+import { type Clock, SlimeError, seededRandom, silentLogger, systemClock } from "@slime/core";
 import { openJsonlSource, openLogFile, openRecordLog } from "@slime/data";
 import { resolveConfig } from "@slime/rl-config";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -242,6 +242,18 @@ describe("checkpoints on disk", () => {
     await expect(verifyFiles(stored.directory, files)).rejects.toThrow(/does not match its digest/);
     await storage.remove("step-0000001");
     expect(await readdir(paths.checkpoints)).toEqual([]);
+  });
+
+  it("a run that never began leaves nothing; one with a journal keeps all", async () => {
+    const at = join(root, "outputs", "r2");
+    const open = async () =>
+      openRun({ config: configOf(), root: at, runId: "r2", prompts: 64, owner, clock: systemClock, log: silentLogger });
+    await (await open())[Symbol.asyncDispose]();
+    expect(existsSync(join(root, "outputs"))).toBe(false);
+    const run = await open();
+    await (await run.storage.openJournal()).close();
+    await run[Symbol.asyncDispose]();
+    expect((await readdir(at)).sort()).toEqual(["journal.jsonl", "ledger.jsonl", "run.json"]);
   });
 
   it("R2: a run directory has one living owner", async () => {
