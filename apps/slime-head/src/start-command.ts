@@ -4,7 +4,7 @@ import { startHead } from "@slime/head";
 import { acquireLock, detectPlatform, privateDirectory, runDaemon } from "@slime/platform";
 import { pinoLogger } from "@slime/telemetry";
 import { removeHeadFile, writeHeadFile } from "./head-file.js";
-import { resolveHead } from "./head-options.js";
+import { resolveHead, stateDirectoryOf } from "./head-options.js";
 import { textLog } from "./text-log.js";
 import { version } from "./version.js";
 
@@ -63,15 +63,18 @@ export async function startCommand(
 }
 
 function banner(clusterId: string, epoch: number, address: string, httpAddress: string, stateDirectory: string): string {
+  // Commands that would reach another head without it are shown with it.
+  const at = httpAddress === "127.0.0.1:8265" ? "" : ` --address http://${httpAddress}`;
+  const home = stateDirectory === stateDirectoryOf(undefined, process.env) ? "" : ` --state-dir ${stateDirectory}`;
   return `slime-head ${version}: ${clusterId} is ready${epoch > 1 ? ` again (life ${epoch}; state was kept)` : ""}
   control plane  ${address}
   jobs, state    http://${httpAddress}   (metrics: /metrics)
   state          ${stateDirectory}
 
 Next, in other terminals:
-  slime-worker join ${address}
-  slime job submit -- slime train --config examples/sort/run.yaml
-  slime status
-Ctrl-C stops the cluster.
+  slime-worker join ${address} --num-gpus 1      (declares a virtual GPU; leave it out where there are real ones)
+  slime job submit${at} -- slime train --config examples/sort/run.yaml
+  slime status${at}
+Ctrl-C, or \`slime-head stop${home}\`, stops the cluster.
 `;
 }

@@ -19,6 +19,7 @@ import { followJob } from "../dist/client/follow-job.js";
 import { headClient } from "../dist/client/head-client.js";
 import { shellLine } from "../dist/client/shell-words.js";
 import { startLocalCluster } from "../dist/local-cluster.js";
+import { stopOnSignals } from "../dist/stop-on-signals.js";
 
 const bars = { balancePercentMax: 20, wallRatioMax: 0.8, rewardDistanceMax: 2 };
 /** Rollouts whose mean reward is a run's final reward: one rollout's alone is noise. */
@@ -52,6 +53,9 @@ const { values, positionals } = parseArgs({
 });
 const seeds = values.seeds.split(",").map(Number);
 const home = mkdtempSync(join(tmpdir(), "slime-bench-"));
+// Ctrl-C ends the cluster too.
+using stop = stopOnSignals(() => process.stderr.write("stopping: ending the cluster …\n"));
+const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(timeoutMs)]);
 try {
   const runs: RunFacts[] = [];
   {
@@ -60,7 +64,7 @@ try {
       workers: 2,
       gpusPerWorker: 1,
       clock: systemClock,
-      signal: AbortSignal.timeout(timeoutMs),
+      signal,
     });
     const head = headClient(`http://${cluster.httpAddress}`);
     for (const seed of seeds) {
@@ -74,7 +78,7 @@ try {
           notice: () => {},
           clock: systemClock,
           random: systemRandom,
-          signal: AbortSignal.timeout(timeoutMs),
+          signal,
         });
         if (end.state !== "SUCCEEDED")
           throw new Error(`slime ${mode}, seed ${seed}: ${end.state}: ${end.message}\n${output.slice(-2_000)}`);

@@ -20,6 +20,7 @@ import { assembleBatch, type GroupOutcome, type PromptGroup, type TrainGroup } f
 import { RolloutWorker } from "../dist/actors/rollout-worker.js";
 import { startLocalCluster } from "../dist/local-cluster.js";
 import { rolloutsOver } from "../dist/run/rollouts.js";
+import { stopOnSignals } from "../dist/stop-on-signals.js";
 
 const barMs = 50;
 const samplesPerGroup = 8;
@@ -64,6 +65,9 @@ function serveEngine(tokens: number): void {
 async function measure(samples: number, tokens: number): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), "slime-bench-"));
   let engine: ChildProcess | null = null;
+  // Ctrl-C ends the cluster too.
+  using stop = stopOnSignals(() => process.stderr.write("stopping: ending the cluster …\n"));
+  const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(timeoutMs)]);
   try {
     engine = fork(self, ["engine", String(tokens)], { execArgv: process.execArgv });
     const [{ port, replyBytes }] = (await once(engine, "message")) as [{ port: number; replyBytes: number }];
@@ -72,9 +76,9 @@ async function measure(samples: number, tokens: number): Promise<void> {
       workers: 1,
       gpusPerWorker: 0,
       clock: systemClock,
-      signal: AbortSignal.timeout(timeoutMs),
+      signal,
     });
-    const made = await rollout(cluster.headAddress, `http://127.0.0.1:${port}`, samples, tokens);
+    const made = await rollout(cluster.headAddress, `http://127.0.0.1:${port}`, samples, tokens, signal);
     const megabytes = (samples * replyBytes) / 1e6;
     console.log(
       JSON.stringify({
@@ -93,7 +97,7 @@ async function measure(samples: number, tokens: number): Promise<void> {
   }
 }
 
-async function rollout(address: string, routerUrl: string, samples: number, tokens: number) {
+async function rollout(address: string, routerUrl: string, samples: number, tokens: number, signal: AbortSignal) {
   await using _session = await init({ address });
   const workers = Array.from({ length: workerCount }, (_, at) =>
     actor(RolloutWorker, {
@@ -135,7 +139,7 @@ async function rollout(address: string, routerUrl: string, samples: number, toke
       sampling: { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: tokens },
       samplingSeed: null,
       samplesDirectory: null,
-      signal: AbortSignal.timeout(timeoutMs),
+      signal,
     });
   // Connections, tokenizers and compiled code are there before the clock starts.
   await rollouts.free((await ask(groups.slice(0, workerCount), "warm")).parts);

@@ -43,7 +43,7 @@ export const learningFlags = [
   textOrNone("rm-type", {
     group: "reward",
     reader: training,
-    help: "built-in reward: exact, math, …; boxed_ before it takes the last \\boxed{}",
+    help: "built-in reward: exact_match, or boxed_exact_match for the content of the last \\boxed{}",
   }),
   textOrNone("custom-rm-path", { group: "reward", reader: training, help: ".ts, .js or .py file that scores an answer" }),
   toggle("group-rm", { group: "reward", reader: training, help: "the reward function scores a whole group at once" }),

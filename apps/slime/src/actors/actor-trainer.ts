@@ -95,9 +95,15 @@ export class ActorTrainer {
     return { steps, timers, rolloutMetrics: { ...mean("log_probs", old), ...mean("ref_log_probs", ref) } };
   }
 
-  exportWeights(op: OpHeader, request: { readonly version: number; readonly directory: string }): Promise<ExportedWeights | null> {
+  async exportWeights(
+    header: OpHeader,
+    request: { readonly version: number; readonly directory: string },
+  ): Promise<ExportedWeights | null> {
+    const op = withSignal(header);
     ctx().phase("exporting weights");
-    return this.#rank().exportWeights(withSignal(op), request);
+    const exported = await this.#rank().exportWeights(op, request);
+    ctx().phase("idle");
+    return exported;
   }
 
   /** Log-probs of `tokens[1…]` under the current weights; null where this rank has none. */
@@ -107,9 +113,15 @@ export class ActorTrainer {
     return this.#rank().computeLogProbs(withSignal(op), { tag: "actor", batch: probeBatch(first, rest), temperature: request.temperature });
   }
 
-  save(op: OpHeader, request: { readonly directory: string; readonly rolloutId: number }): Promise<{ readonly files: readonly string[] }> {
+  async save(
+    op: OpHeader,
+    request: { readonly directory: string; readonly rolloutId: number },
+  ): Promise<{ readonly files: readonly string[] }> {
+    const own = withSignal(op);
     ctx().phase("saving");
-    return this.#rank().save(withSignal(op), request);
+    const saved = await this.#rank().save(own, request);
+    ctx().phase("idle");
+    return saved;
   }
 
   /** One rank's share of a sum; answered with the total once all ranks have brought theirs. Only the root is asked. */

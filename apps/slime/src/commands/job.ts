@@ -106,14 +106,25 @@ Ctrl-C leaves the job running and says how to follow or stop it.`,
 
 async function submit(words: readonly string[], flags: SubmitFlags): Promise<void> {
   const client = headClient(headUrl(flags.address));
+  const before = flags.submissionId === undefined ? null : await jobOrNull(client, flags.submissionId);
   const { submission_id: id } = await client.submit(await submissionOf(words, flags, client));
+  const said = before === null ? "submitted" : `there already (${before.state}; another --submission-id runs it again)`;
   if (!flags.wait) {
     out(`${id}\n`);
-    note(`submitted; follow it: slime job logs -f ${id}   state: slime job status ${id}   end it: slime job stop ${id}`);
+    note(`${said}; follow it: slime job logs -f ${id}   state: slime job status ${id}   end it: slime job stop ${id}`);
     return;
   }
-  note(`job ${id} submitted to ${client.url}`);
+  note(before === null ? `job ${id} submitted to ${client.url}` : `job ${id} is ${said}; this is its log`);
   process.exitCode = await follow(client, id);
+}
+
+async function jobOrNull(client: HeadClient, id: string): Promise<JobView | null> {
+  try {
+    return await client.job(id);
+  } catch (error) {
+    if (SlimeError.is(error, "not_found")) return null;
+    throw error;
+  }
 }
 
 /** @throws SlimeError `config.invalid` with every flag that cannot be read. */

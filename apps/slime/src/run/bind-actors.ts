@@ -26,8 +26,8 @@ import { trainerGang } from "./trainer-gang.js";
 
 /** What an engine, router or worker that dies may be restarted: five times in ten minutes. */
 const restarts = { maxRestarts: 5, restartWindowMs: 600_000 };
-/** CPU that a process takes which mostly waits. */
-const lightCpu = 0.2;
+/** Router and rollout workers mostly wait. They hold no CPU, so that a run which fits its GPUs never waits for room of its own. */
+const lightweight = { CPU: 0 };
 const requestMsMax = 600_000;
 /** An engine lets go of a request at most once a push. */
 const resumesMax = 64;
@@ -63,7 +63,7 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     name: "run",
   });
   const table = await placed(group, parts);
-  const router = actor(Router, { name: "router", resources: { CPU: lightCpu }, ...restarts, args: [routerSettings(config).policy] });
+  const router = actor(Router, { name: "router", resources: lightweight, ...restarts, args: [routerSettings(config).policy] });
   const engines = startEngines(config, layout, group, table);
   await router.ready();
   const { url: routerUrl } = await router.start();
@@ -86,10 +86,7 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     async [Symbol.asyncDispose]() {
       parts.say("ending the run's actors");
       fleet.close();
-      await Promise.allSettled([
-        trainer.reset("the run ended"),
-        ...[...engines, ...workers, router].map((each) => each.kill({ graceMs: 5_000 })),
-      ]);
+      await Promise.allSettled([trainer.end(), ...[...engines, ...workers, router].map((each) => each.kill({ graceMs: 5_000 }))]);
       await group.remove().catch((error: unknown) => parts.log.warn("run.group_not_removed", { error: String(error) }));
     },
   };
@@ -145,7 +142,7 @@ function startWorkers(config: RunConfig, fixed: Pick<RolloutWorkerOptions, "rout
   return Array.from({ length: config.rolloutNumWorkers }, (_, at) =>
     actor(RolloutWorker, {
       name: `rollout-worker-${at}`,
-      resources: { CPU: lightCpu },
+      resources: lightweight,
       // Chunks run side by side; what they have in flight together is bounded by `concurrency` of the options.
       concurrency: 64,
       concurrencyGroups: { control: workerControlCalls },

@@ -21,8 +21,11 @@ export interface TrainerGangOptions {
 
 type Trainers = Gang<ActorTrainer>;
 
+/** What ranks get to end by themselves when the run is over. */
+const endGraceMs = 5_000;
+
 /** The trainer's actors as the loop's port. A gang that died is ended whole; `start` makes the next one on the same bundles. */
-export function trainerGang(options: TrainerGangOptions): TrainerGang {
+export function trainerGang(options: TrainerGangOptions): TrainerGang & { readonly end: () => Promise<void> } {
   let trainers: Trainers | null = null;
   let reference: ActorHandle<RefModel> | null = null;
 
@@ -74,6 +77,12 @@ export function trainerGang(options: TrainerGangOptions): TrainerGang {
     return made;
   };
 
+  const end = async (graceMs: number): Promise<void> => {
+    const before = trainers;
+    trainers = null;
+    await before?.kill({ graceMs });
+  };
+
   const running = (): Trainers => {
     if (trainers !== null) return trainers;
     throw new SlimeError("actor.unavailable", "the trainer gang is not running", { actorId: "trainer", incarnation: 0, reason: "reset" });
@@ -111,11 +120,8 @@ export function trainerGang(options: TrainerGangOptions): TrainerGang {
     async save(op, request) {
       return { files: (await running().all.save.options(how(op))(plain(op), request)).flatMap((saved) => saved.files) };
     },
-    async reset() {
-      const before = trainers;
-      trainers = null;
-      await before?.kill({ graceMs: 0 });
-    },
+    reset: () => end(0),
+    end: () => end(endGraceMs),
   };
 }
 
