@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 // npm run bench [-- --only NAME,… --json FILE]: every number that is promised, each against its peer of the same run, one after another.
 // Exit code 1 when a bar is missed or a bench fails.
-import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { benchLine, runNode } from "./lib/child.mjs";
 import { busyNote, machineFacts, tableLines } from "./lib/machine.mjs";
 import { build, install, root } from "./lib/setup.mjs";
 
+const benchMsMax = 900_000;
 const perSecond = (value) => `${Math.round(value).toLocaleString("en-US")}/s`;
 const percent = (value) => `${value.toFixed(1)} %`;
 const seconds = (ms) => `${(ms / 1_000).toFixed(1)} s`;
@@ -119,13 +120,7 @@ if (busy !== null) process.stderr.write(`${busy}\n`);
 const results = [];
 for (const { name, file, rows } of benches.filter(({ name }) => only.length === 0 || only.includes(name))) {
   process.stderr.write(`${name}: ${file} …\n`);
-  const done = spawnSync(process.execPath, ["--import", "tsx", join(root, file)], {
-    cwd: root,
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "inherit"],
-    timeout: 900_000,
-  });
-  const line = done.status === 0 ? jsonLine(done.stdout) : null;
+  const line = benchLine(await runNode(["--import", "tsx", join(root, file)], { msMax: benchMsMax }));
   if (line === null) results.push({ name, rows: [{ metric: name, ours: "failed", peer: "", ratio: "–", bar: "", ok: false }], line: null });
   else results.push({ name, rows: rows(line), line });
 }
@@ -141,9 +136,3 @@ process.stdout.write(
 );
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ ...facts, busy, results }, null, 1)}\n`);
 process.exit(all.every((row) => row.ok) ? 0 : 1);
-
-/** The bench's line; null when it printed none. */
-function jsonLine(text) {
-  const found = text.split("\n").findLast((candidate) => candidate.startsWith('{"bench"'));
-  return found === undefined ? null : JSON.parse(found);
-}

@@ -4,11 +4,11 @@
 //   sort      the quickstart from scratch: it learns, in time, with every seed
 //   shuffled  the same with rewards dealt out anew among the answers to a prompt: it does not
 //   async     examples/async-balance: train-async against train
-import { spawnSync } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { benchLine, runNode } from "./lib/child.mjs";
 import { busyNote, machineFacts, tableLines } from "./lib/machine.mjs";
 import { build, install, root } from "./lib/setup.mjs";
 
@@ -16,48 +16,37 @@ const runMsMax = 900_000;
 const learns = { exactStartMax: 0.05, exactEndMin: 0.85, wallSecondsMax: 180 };
 const learnsNothing = { exactEndMax: 0.1 };
 
+/** `measure` gives its rows one after another, each with `ok`. */
 const soaks = {
   sort: {
     bars: learns,
-    measure: (seeds) =>
-      seeds.map((seed) => {
-        const run = quickstart(seed, []);
-        return {
-          ...run,
-          ok: run.exactStart <= learns.exactStartMax && run.exactEnd >= learns.exactEndMin && run.wallSeconds <= learns.wallSecondsMax,
-        };
-      }),
+    async *measure(seeds) {
+      for (const seed of seeds) {
+        const run = await quickstart(seed, []);
+        const ok = run.exactStart <= learns.exactStartMax && run.exactEnd >= learns.exactEndMin && run.wallSeconds <= learns.wallSecondsMax;
+        yield { ...run, ok };
+      }
+    },
   },
   shuffled: {
     bars: learnsNothing,
-    measure: (seeds) =>
-      seeds.map((seed) => {
-        const run = quickstart(seed, ["--custom-rm-path", "examples/sort/shuffled-reward.ts", "--group-rm"]);
-        return { ...run, ok: run.evals.every(({ exact }) => exact <= learnsNothing.exactEndMax) };
-      }),
+    async *measure(seeds) {
+      for (const seed of seeds) {
+        const run = await quickstart(seed, ["--custom-rm-path", "examples/sort/shuffled-reward.ts", "--group-rm"]);
+        yield { ...run, ok: run.evals.every(({ exact }) => exact <= learnsNothing.exactEndMax) };
+      }
+    },
   },
   async: {
     bars: { balancePercentMax: 20, wallRatioMax: 0.8, rewardDistanceMax: 2, staleness: "at most the lag slime plan prints" },
-    measure: (seeds) => {
-      const done = spawnSync(
-        process.execPath,
-        ["--import", "tsx", join(root, "apps/slime/bench/async-balance.ts"), "--seeds", seeds.join(",")],
-        { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] },
-      );
-      const found = done.stdout.split("\n").findLast((line) => line.startsWith('{"bench"'));
-      if (done.status !== 0 || found === undefined) throw new Error("apps/slime/bench/async-balance.ts failed");
-      const { bars, ...line } = JSON.parse(found);
-      const apart = line.rewardDistance === null || line.rewardDistance < bars.rewardDistanceMax;
-      return [
-        {
-          ...line,
-          ok:
-            line.balancePercent <= bars.balancePercentMax &&
-            line.wallRatio <= bars.wallRatioMax &&
-            line.stalenessMax <= line.lagPlanned &&
-            apart,
-        },
-      ];
+    async *measure(seeds) {
+      const words = ["--import", "tsx", join(root, "apps/slime/bench/async-balance.ts"), "--seeds", seeds.join(",")];
+      const found = benchLine(await runNode(words, { msMax: seeds.length * 2 * runMsMax }));
+      if (found === null) throw new Error("apps/slime/bench/async-balance.ts failed");
+      const { bars, ...line } = found;
+      const inTime = line.balancePercent <= bars.balancePercentMax && line.wallRatio <= bars.wallRatioMax;
+      const alike = line.rewardDistance === null || line.rewardDistance < bars.rewardDistanceMax;
+      yield { ...line, ok: inTime && alike && line.stalenessMax <= line.lagPlanned };
     },
   },
 };
@@ -78,7 +67,8 @@ for (const name of names) {
   const busy = busyNote();
   if (busy !== null) process.stderr.write(`${busy}\n`);
   process.stderr.write(`${name}, seeds ${seeds.join(", ")} …\n`);
-  const results = soaks[name].measure(seeds);
+  const results = [];
+  for await (const row of soaks[name].measure(seeds)) results.push(row);
   mkdirSync(join(root, "soak"), { recursive: true });
   writeFileSync(
     join(root, "soak", `${name}.json`),
@@ -94,18 +84,14 @@ for (const name of names) {
 process.exit(failed ? 1 : 0);
 
 /** `slime quickstart` as a user runs it, cluster's start and end included; what it came to, from its own records. */
-function quickstart(seed, flags) {
+async function quickstart(seed, flags) {
   const home = mkdtempSync(join(tmpdir(), "slime-soak-"));
   const runDir = join(home, "run");
   const log = openSync(join(home, "output.log"), "w");
   try {
     const startedMs = performance.now();
     const words = ["quickstart", "--run-dir", runDir, "--", "--seed", String(seed), ...flags];
-    const done = spawnSync(process.execPath, [join(root, "apps/slime/bin/slime.mjs"), ...words], {
-      cwd: root,
-      stdio: ["ignore", log, log],
-      timeout: runMsMax,
-    });
+    const done = await runNode([join(root, "apps/slime/bin/slime.mjs"), ...words], { logFd: log, msMax: runMsMax });
     const wallSeconds = round((performance.now() - startedMs) / 1_000, 10);
     const summary = join(runDir, "summary.json");
     if (done.status !== 0 || !existsSync(summary))

@@ -5,7 +5,7 @@ import { root } from "./setup.mjs";
 
 const git = (...args) => spawnSync("git", args, { cwd: root, encoding: "utf8" }).stdout.trim();
 
-/** Written at the head of every result file. `changed`: the source differed from the commit. */
+/** Written at the head of every result file. `changed`: the source (not earlier results) differed from the commit. */
 export function machineFacts() {
   return {
     machine: `${process.platform} ${process.arch}, ${Math.round(totalmem() / 2 ** 30)} GiB`,
@@ -13,7 +13,7 @@ export function machineFacts() {
     cores: availableParallelism(),
     node: process.version,
     commit: git("rev-parse", "HEAD") || "unknown",
-    changed: git("status", "--porcelain", "--untracked-files=no") !== "",
+    changed: git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!soak") !== "",
     date: new Date().toISOString(),
   };
 }
