@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { withoutSlice } from "@slime/rl-config";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -12,7 +12,7 @@ beforeEach(() => process.chdir(repository));
 afterEach(() => process.chdir(before));
 
 describe("the examples' runs", () => {
-  const names = readdirSync(`${repository}examples`);
+  const names = readdirSync(`${repository}examples`).filter((name) => existsSync(`${repository}examples/${name}/run.yaml`));
   it.each(names)("%s is a valid configuration with data that can be read", async (name) => {
     const { config } = readRunFlags("sync", ["--config", `examples/${name}/run.yaml`]);
     const source = await openTrainingSource(config);
