@@ -257,6 +257,7 @@ export class Cluster implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.home[Symbol.asyncDispose]();
+    for (const path of machinePaths(this.clusterId)) await rm(path, { recursive: true, force: true });
   }
 }
 
