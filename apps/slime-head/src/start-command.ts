@@ -75,6 +75,6 @@ Next, in other terminals:
   slime-worker join ${address} --num-gpus 1      (declares a virtual GPU; leave it out where there are real ones)
   slime job submit${at} -- slime train --config examples/sort/run.yaml
   slime status${at}
-Ctrl-C, or \`slime-head stop${home}\`, stops the cluster.
+Ctrl-C stops the cluster; so does \`slime-head stop${home}\`.
 `;
 }
