@@ -5,13 +5,7 @@ import type { Reward, Sample } from "./sample.js";
  * Python files get the same arguments: `args` with upstream's attribute names, `sample` with the fields below in snake_case.
  * Names looked for when a path names none, in this order; a Python class `CustomRewardModel` is built with the model's path.
  */
-export const hookNames = {
-  reward: ["reward", "custom_rm", "reward_func"],
-  groupReward: ["reward", "custom_rm", "reward_func"],
-  generate: ["generate", "custom_generate"],
-} as const;
-
-export type HookKind = keyof typeof hookNames;
+export const rewardHookNames = ["reward", "custom_rm", "reward_func"] as const;
 
 /** The run's configuration under upstream's names (`rollout_batch_size`), read-only. */
 export type HookArgs = Readonly<Record<string, unknown>>;

@@ -12,7 +12,7 @@ export type {
   WeightUpdate,
 } from "./engine.js";
 export { gangOf, gangSettleMsDefault } from "./gang.js";
-export { type GroupRewardHook, type HookArgs, type HookKind, hookNames, parseHookPath, type RewardHook } from "./hooks.js";
+export { type GroupRewardHook, type HookArgs, parseHookPath, type RewardHook, rewardHookNames } from "./hooks.js";
 export type { Router, RouterPolicy, RouterStats, RouterWorker } from "./router.js";
 export type {
   ChatMessage,

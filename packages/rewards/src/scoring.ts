@@ -1,4 +1,4 @@
-import { type GroupRewardHook, type HookArgs, hookNames, type Reward, type RewardHook, type Sample } from "@slime/backend";
+import { type GroupRewardHook, type HookArgs, type Reward, type RewardHook, rewardHookNames, type Sample } from "@slime/backend";
 import { causeChain, SlimeError } from "@slime/core";
 import { graderNames, graderOf } from "./graders.js";
 import type { RewardSpec, Scored } from "./protocol.js";
@@ -33,7 +33,7 @@ export function unknownRule(name: string): SlimeError {
 
 async function loadHook(file: string, name: string | null): Promise<unknown> {
   const loaded = await importUserModule(file);
-  const candidates = name === null ? [...hookNames.reward] : [name];
+  const candidates = name === null ? [...rewardHookNames] : [name];
   const found = candidates.find((candidate) => typeof loaded[candidate] === "function");
   if (found === undefined) {
     throw new SlimeError(
