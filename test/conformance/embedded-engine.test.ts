@@ -23,7 +23,7 @@ async function start(): Promise<EngineSubject> {
       const weights = roughWeights(letterModel, version);
       const path = join(folder, `weights-${version}.bin`);
       await writeFile(path, new Uint8Array(weights.buffer));
-      return { kind: "shared-memory", path, bytes: weights.byteLength, checksum: checksumOf(weights) };
+      return { kind: "shared-memory", path, bytes: weights.byteLength, checksum: checksumOf(weights), tensors: [] };
     },
     kill: server.close,
     can: { seeds: true, spans: true, checksIds: true, logProbDifferenceMax: 1e-6 },

@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 import threading
+import zlib
 from typing import Any
 
 VOCABULARY = 16
@@ -33,10 +34,16 @@ class Failure(Exception):
 
 
 class Links:
-    """Named streams of float lists to the ranks this one talks to."""
+    """Lists of floats to and from the ranks this one talks to.
 
-    def __init__(self, folder: str, rank: int, peers: list[int], aborted: threading.Event) -> None:
-        self.aborted, self.sockets, self.rank = aborted, {}, rank
+    Each frame bears the mark of its operation. A rank that was told to stop while it waited leaves the frame it waited for in its
+    socket; the next operation reads past it.
+    """
+
+    def __init__(self, folder: str, rank: int, peers: list[int]) -> None:
+        self.sockets, self.rank = {}, rank
+        self.aborted, self.operation = threading.Event(), 0
+        self.unread: dict[int, bytes] = {}
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(os.path.join(folder, f"{rank}.sock"))
         listener.listen(8)
@@ -56,35 +63,42 @@ class Links:
         for link in self.sockets.values():
             link.settimeout(0.05)
 
+    def begin(self, op_id: str, aborted: threading.Event) -> None:
+        self.aborted, self.operation = aborted, zlib.crc32(op_id.encode())
+
     def send(self, peer: int, values: list[float]) -> None:
-        self.sockets[peer].sendall(struct.pack("<I", len(values)) + struct.pack(f"<{len(values)}d", *values))
+        self.sockets[peer].sendall(struct.pack(f"<II{len(values)}d", self.operation, len(values), *values))
 
     def receive(self, peer: int) -> list[float]:
-        (count,) = struct.unpack("<I", self.exactly(peer, 4))
-        return list(struct.unpack(f"<{count}d", self.exactly(peer, 8 * count)))
+        while True:
+            operation, count = struct.unpack_from("<II", self.unread_of(peer, 8))
+            frame = self.unread_of(peer, 8 + 8 * count)
+            self.unread[peer] = frame[8 + 8 * count :]
+            if operation == self.operation:
+                return list(struct.unpack_from(f"<{count}d", frame, 8))
 
-    def exactly(self, peer: int, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
+    def unread_of(self, peer: int, size: int) -> bytes:
+        """What came from `peer` and nobody took yet: at least `size` bytes of it. They stay unread when the wait is told to stop."""
+        while len(self.unread.get(peer, b"")) < size:
             if self.aborted.is_set():
                 raise Failure("call.cancelled", f"rank {self.rank} was told to stop", {"what": "op"})
             try:
-                part = self.sockets[peer].recv(size - len(data))
+                part = self.sockets[peer].recv(1 << 16)
             except TimeoutError:
                 continue
             if not part:
                 raise Failure("wire.broken", f"rank {peer} is gone", {"peer": f"rank {peer}", "reason": "closed"})
-            data += part
-        return data
+            self.unread[peer] = self.unread.get(peer, b"") + part
+        return self.unread[peer]
 
 
 class Rank:
-    def __init__(self, rank: int, data_parallel: int, folder: str, aborted: threading.Event) -> None:
+    def __init__(self, rank: int, data_parallel: int, folder: str) -> None:
         self.rank, self.dp = rank, data_parallel
         self.stage, self.replica = divmod(rank, data_parallel)
         self.across = (1 - self.stage) * data_parallel + self.replica
         same_stage = [self.stage * data_parallel + r for r in range(data_parallel) if r != self.replica]
-        self.links = Links(folder, rank, [self.across, *same_stage], aborted)
+        self.links = Links(folder, rank, [self.across, *same_stage])
         self.step, self.applied = 0, []
         self.weights, self.reference = [0.0] * VOCABULARY, [0.0] * VOCABULARY
         self.options: dict[str, Any] = {}
@@ -281,8 +295,9 @@ fault = Fault()
 def main() -> None:
     rank, data_parallel, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     requests, answers = os.fdopen(3, "r", encoding="utf-8"), os.fdopen(4, "w", encoding="utf-8", buffering=1)
-    aborted, work = threading.Event(), queue.Queue[dict[str, Any]]()
-    current = [None]
+    work = queue.Queue[dict[str, Any]]()
+    # The call under way and what stops it: one object, so that an abort that comes late cannot meet the next call.
+    current: list[tuple[int, threading.Event] | None] = [None]
 
     def read() -> None:
         for line in requests:
@@ -292,13 +307,14 @@ def main() -> None:
             elif "release" in message:
                 fault.released.set()
             elif "abort" in message:
-                if message["abort"] == current[0]:
-                    aborted.set()
+                call = current[0]
+                if call is not None and message["abort"] == call[0]:
+                    call[1].set()
             else:
                 work.put(message)
         os._exit(0)  # whoever drives the gang is gone
 
-    self = Rank(rank, data_parallel, folder, aborted)
+    self = Rank(rank, data_parallel, folder)
     threading.Thread(target=read, daemon=True).start()
 
     def say(message: dict[str, Any]) -> None:
@@ -312,8 +328,9 @@ def main() -> None:
         if message["opId"] in done:
             say({"id": identity, **done[message["opId"]]})
             continue
-        aborted.clear()
-        current[0], fault.operation = identity, message["op"]
+        aborted = threading.Event()
+        self.links.begin(message["opId"], aborted)
+        current[0], fault.operation = (identity, aborted), message["op"]
         twice = False
         try:
             fault.strike("start")

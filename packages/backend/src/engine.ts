@@ -1,4 +1,5 @@
 import type { WeightSpan } from "./sample.js";
+import type { ExportedTensor } from "./trainer.js";
 
 /** The engine port: SGLang's HTTP surface, typed, plus what a weight push and a watchdog need. JSON names are SGLang's. */
 export interface SamplingParams {
@@ -89,7 +90,13 @@ export interface Engine {
 export interface WeightUpdate {
   readonly version: number;
   readonly source:
-    | { readonly kind: "shared-memory"; readonly path: string; readonly checksum: string; readonly bytes: number }
+    | {
+        readonly kind: "shared-memory";
+        readonly path: string;
+        readonly checksum: string;
+        readonly bytes: number;
+        readonly tensors: readonly ExportedTensor[];
+      }
     | { readonly kind: "directory"; readonly path: string };
 }
 

@@ -13,7 +13,7 @@ export type {
 } from "./engine.js";
 export { gangOf, gangSettleMsDefault } from "./gang.js";
 export { type GroupRewardHook, type HookArgs, parseHookPath, type RewardHook, rewardHookNames } from "./hooks.js";
-export type { Router, RouterPolicy, RouterStats, RouterWorker } from "./router.js";
+export { type EngineRole, type Router, type RouterPolicy, type RouterStats, type RouterWorker, routerPolicies } from "./router.js";
 export type {
   ChatMessage,
   Prompt,
@@ -28,6 +28,7 @@ export type {
 export type {
   ByRank,
   Collective,
+  ExportedTensor,
   ExportedWeights,
   LogProbsRequest,
   LossConfig,

@@ -108,6 +108,13 @@ export interface SaveRequest {
   readonly rolloutId: number;
 }
 
+/** One parameter within exported bytes, under its Hugging Face name: single precision, row-major, `offset` in bytes from the start. */
+export interface ExportedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly offset: number;
+}
+
 /** What a rank put where the engines can take it from. */
 export interface ExportedWeights {
   readonly kind: "shared-memory" | "directory";
@@ -115,7 +122,7 @@ export interface ExportedWeights {
   readonly bytes: number;
   /** FNV-1a 64 of all bytes, hex; engines compare what they received. */
   readonly checksum: string;
-  readonly tensors: readonly { readonly name: string; readonly shape: readonly number[]; readonly offset: number }[];
+  readonly tensors: readonly ExportedTensor[];
 }
 
 export interface LogProbsRequest {

@@ -222,7 +222,7 @@ describe("control", () => {
     await engine.abort({ all: true });
     await engine.flush();
     await engine.resume();
-    expect(await engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8 } })).toEqual({
+    expect(await engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8, tensors: [] } })).toEqual({
       version: "4",
       checksum: "abc",
     });
@@ -247,7 +247,7 @@ describe("control", () => {
   });
 
   it("weights that were not taken, or are others, are weights.mismatch", async () => {
-    const update = () => engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8 } });
+    const update = () => engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8, tensors: [] } });
     server.script = (_request, response) => answerJson(response, { success: false, message: "checksum" }, 400);
     await expect(update()).rejects.toSatisfy(code("weights.mismatch"));
     server.script = (_request, response) => answerJson(response, { success: true, checksum: "def" });

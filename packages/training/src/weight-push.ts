@@ -207,7 +207,7 @@ async function transferTo(
   const source =
     weights.kind === "directory"
       ? { kind: weights.kind, path: weights.path }
-      : { kind: weights.kind, path: weights.path, checksum: weights.checksum, bytes: weights.bytes };
+      : { kind: weights.kind, path: weights.path, checksum: weights.checksum, bytes: weights.bytes, tensors: weights.tensors };
   const receipt = await engine.updateWeights({ version, source });
   const transferMs = parts.clock.nowMs() - from;
   enter("received");
