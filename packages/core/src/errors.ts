@@ -189,6 +189,13 @@ export function factsOf(error: unknown): ErrorFacts {
   return Object.hasOwn(errorFacts, code) ? errorFacts[code as ErrorCode] : facts(false, 500, 70);
 }
 
+/** What went wrong and why, on one line, without the outermost code: for records whose code has a field of its own. */
+export function reasonOf(error: unknown): string {
+  const [first = "", ...causes] = causeChain(error);
+  const prefix = SlimeError.isAny(error) ? `[${error.code}] ` : "";
+  return [first.startsWith(prefix) ? first.slice(prefix.length) : first, ...causes].join(": ");
+}
+
 /** The messages of an error and its causes, outermost first, each once. */
 export function causeChain(error: unknown): readonly string[] {
   const lines: string[] = [];

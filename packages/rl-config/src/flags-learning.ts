@@ -40,10 +40,10 @@ export const learningFlags = [
   number("adam-eps", { group: "optimizer", default: 1e-8, above: 0, reader: training, help: "added to the root" }),
   number("clip-grad", { group: "optimizer", default: 1, min: 0, reader: training, help: "largest gradient norm; 0: no clipping" }),
   // reward
-  textOrNone("rm-type", {
+  choiceOrNone("rm-type", ["exact_match", "boxed_exact_match"], {
     group: "reward",
     reader: training,
-    help: "built-in reward: exact_match, or boxed_exact_match for the content of the last \\boxed{}",
+    help: "built-in reward; boxed_: of the content of the last \\boxed{} (your own goes into --custom-rm-path)",
   }),
   textOrNone("custom-rm-path", { group: "reward", reader: training, help: ".ts, .js or .py file that scores an answer" }),
   toggle("group-rm", { group: "reward", reader: training, help: "the reward function scores a whole group at once" }),

@@ -8,7 +8,7 @@ import { upstreamOnly } from "./upstream.js";
 
 const kinds: Readonly<Record<string, "file" | "directory">> = { model: "directory", "data.jsonl": "file", "test.jsonl": "file" };
 const base =
-  "--hf-checkpoint model --prompt-data data.jsonl --rollout-batch-size 8 --n-samples-per-prompt 4 --rollout-max-response-len 16 --num-rollout 10 --rm-type exact --actor-num-gpus-per-node 1";
+  "--hf-checkpoint model --prompt-data data.jsonl --rollout-batch-size 8 --n-samples-per-prompt 4 --rollout-max-response-len 16 --num-rollout 10 --rm-type exact_match --actor-num-gpus-per-node 1";
 
 function input(words: string, extra: Partial<ConfigInput> = {}): ConfigInput {
   return {
@@ -103,6 +103,28 @@ describe("resolving a configuration", () => {
       "--rollout-temperature: must be greater than 0, got 0",
       "--rollout-max-response-len must be given: tokens of an answer at most",
       '--lr: must be a number, got "fast"',
+      "--n-samples-per-prompt 1 with group-relative advantages gives every sample advantage 0: raise it, or --disable-rewards-normalization",
+      "one of --rm-type and --custom-rm-path must say how answers are scored",
+    ]);
+  });
+
+  it("finds contradictions of sound values beside wrong ones, and none that hang on a wrong one", () => {
+    expect(issuesOf(`${base.replace("size 8", "size eight")} --global-batch-size 12 --kl-loss-coef 0.1 --ref-load nowhere`)).toEqual([
+      '--rollout-batch-size: must be a whole number, got "eight"',
+      "--kl-loss-coef has no effect without --use-kl-loss",
+      "--ref-load: nothing uses a reference (give --use-kl-loss or --kl-coef)",
+      "--ref-load: nowhere does not exist; name a directory that is there",
+    ]);
+    expect(issuesOf(`${base} --lr fast --eval-interval 2 --prompt-data nowhere.jsonl`)).toEqual([
+      "--prompt-data is given twice",
+      '--lr: must be a number, got "fast"',
+      "--eval-interval needs --eval-prompt-data NAME PATH",
+    ]);
+  });
+
+  it("a misspelt choice is told the near one", () => {
+    expect(issuesOf(base.replace("exact_match", "exactmatch"))).toEqual([
+      '--rm-type: must be one of exact_match, boxed_exact_match, got "exactmatch"; did you mean exact_match?',
     ]);
   });
 
@@ -186,7 +208,7 @@ describe("resolving a configuration", () => {
       "c.yaml: rollout-temprature is no flag; did you mean --rollout-temperature?",
     ],
     ["no length", issuesOf(base.replace("--num-rollout 10 ", "")), "one of --num-rollout and --num-epoch must be given"],
-    ["no reward", issuesOf(base.replace("--rm-type exact ", "")), "one of --rm-type and --custom-rm-path must say how answers are scored"],
+    ["no reward", issuesOf(base.replace("--rm-type exact_match ", "")), "one of --rm-type and --custom-rm-path must say how answers are scored"],
     ["backend", one("--train-backend megatron"), '--train-backend: must be one of embedded, got "megatron"'],
   ])("refuses: %s", (_, issues, expected) => expect(issues).toEqual([expected]));
 });

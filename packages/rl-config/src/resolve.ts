@@ -3,6 +3,7 @@ import { envOf, type FlagRow, keyOf } from "./flag-row.js";
 import { flags, type RunConfig, type RunMode } from "./flags.js";
 import { missingPaths, type PathProbe, problems } from "./problems.js";
 import { type Assignment, type Origin, readArguments, readConfigText, readEnvironment, splitConfig } from "./sources.js";
+import { suggestions } from "./suggest.js";
 
 const table: ReadonlyMap<string, FlagRow> = new Map(flags.map((row): [string, FlagRow] => [row.name, row as FlagRow]));
 
@@ -52,23 +53,23 @@ export function resolveConfig(input: ConfigInput): Resolved {
 
   const values: Record<string, unknown> = { mode: input.mode };
   const explained: Explained[] = [];
-  let broken = false;
+  const broken = new Set<string>();
   for (const row of table.values()) {
     const assignment = assigned.get(row.name);
     if (assignment === undefined && row.required) {
       issues.push(`--${row.name} must be given: ${row.help}`);
-      broken = true;
+      broken.add(row.name);
     }
     const checked = assignment === undefined ? { value: row.default } : check(row, assignment, issues);
-    if (checked === null) broken = true;
+    if (checked === null) broken.add(row.name);
     const value = checked === null ? row.default : checked.value;
     values[keyOf(row.name)] = value;
     explained.push({ row, value, origin: assignment?.origin ?? "default", where: assignment?.where ?? "default" });
   }
   const config = deepFreeze(values) as RunConfig;
-  // Contradictions of values that are themselves wrong would only repeat the complaint.
-  if (!broken) issues.push(...problems(config, new Set(assigned.keys()), input.paths));
-  const absent = broken ? [] : missingPaths(config, input.paths);
+  const wrong = new Set([...broken, ...issues.flatMap(flagsIn)]);
+  issues.push(...soundProblems(config, wrong, (tried) => problems(tried, new Set(assigned.keys()), input.paths)));
+  const absent = wrong.size > 0 ? [] : missingPaths(config, input.paths);
   if (absent.length > 0 && absent.length === issues.length) {
     throw new SlimeError("file.missing", issues.join("; "), { path: absent[0]?.path ?? "", wanted: absent[0]?.flag ?? "" });
   }
@@ -80,8 +81,34 @@ function check(row: FlagRow, assignment: Assignment, issues: string[]): { readon
   const parsed = row.schema.safeParse(assignment.raw);
   if (parsed.success) return { value: parsed.data };
   const reasons = new Set(parsed.error.issues.map((issue) => issue.message));
-  issues.push(`${assignment.where}: ${[...reasons].join(", ")}, got ${JSON.stringify(assignment.raw)}`);
+  const near = row.choices === null || typeof assignment.raw !== "string" ? [] : suggestions(assignment.raw, row.choices);
+  const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : "";
+  issues.push(`${assignment.where}: ${[...reasons].join(", ")}, got ${JSON.stringify(assignment.raw)}${hint}`);
   return null;
+}
+
+/**
+ * Contradictions among the values that are sound. A value that was already complained of is replaced by two others in turn: what is found
+ * with both, and does not name such a flag, holds whatever it is going to be.
+ */
+function soundProblems(config: RunConfig, wrong: ReadonlySet<string>, find: (config: RunConfig) => readonly string[]): readonly string[] {
+  if (wrong.size === 0) return find(config);
+  const other: Record<string, unknown> = { ...config };
+  for (const row of table.values()) if (wrong.has(row.name)) other[keyOf(row.name)] = anotherValue(row, other[keyOf(row.name)]);
+  const again = new Set(find(other as RunConfig));
+  return find(config).filter((issue) => again.has(issue) && !flagsIn(issue).some((name) => wrong.has(name)));
+}
+
+/** A value that the row allows and that is not `value`; where none is easily found, `value`. */
+function anotherValue(row: FlagRow, value: unknown): unknown {
+  const candidates = row.choices ?? [true, false, 7, 2, 1, 0.5, "?", ["?"], [7], [{ name: "n", path: "?" }]];
+  return candidates.find((candidate) => candidate !== value && row.schema.safeParse(candidate).success) ?? value;
+}
+
+/** The flags that an issue names, however it writes them: `--rollout-batch-size`, `rollout_batch_size`. */
+function flagsIn(issue: string): readonly string[] {
+  const words = issue.replaceAll("_", "-").split(/[^a-z0-9-]+/);
+  return words.filter((word) => word.includes("-")).flatMap((word) => (table.has(word.replace(/^--/, "")) ? [word.replace(/^--/, "")] : []));
 }
 
 /** Without its file every other complaint would be about what the file says. */
