@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { abortable, deadline } from "./abort.js";
 import { backoffDelayMs, defaultBackoff } from "./backoff.js";
 import { sleep } from "./clock.js";
-import { causeChain, errorFacts, factsOf, SlimeError } from "./errors.js";
+import { causeChain, errorFacts, factsOf, reasonOf, SlimeError } from "./errors.js";
 import { ActorId, NodeId } from "./ids.js";
 import { seededRandom, systemRandom } from "./random.js";
 import { virtualClock } from "./testing/index.js";
@@ -54,6 +54,7 @@ describe("errors", () => {
     expect(SlimeError.is(outer, "disk.full")).toBe(true);
     expect(SlimeError.is(outer, "usage")).toBe(false);
     expect(causeChain(outer)).toEqual(["[disk.full] cannot write", "disk on fire"]);
+    expect([reasonOf(outer), reasonOf(inner)]).toEqual(["cannot write: disk on fire", "disk on fire"]);
   });
 });
 

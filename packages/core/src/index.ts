@@ -10,6 +10,7 @@ export {
   type ErrorFacts,
   errorFacts,
   factsOf,
+  reasonOf,
   SlimeError,
 } from "./errors.js";
 export {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { sampleOf } from "@slime/backend/testing";
 import { systemClock } from "@slime/core";
 import { afterAll, describe, expect, it } from "vitest";
+import { checkReward } from "./check.js";
 import { graderOf, lastBoxed } from "./graders.js";
 import { RewardPool, rewardPoolDefaults } from "./pool.js";
 import type { RewardSpec } from "./protocol.js";
@@ -55,6 +56,39 @@ describe("reward choice", () => {
     expect(() => rewardSpec(choice)).toThrow(/--rm-type/);
     expect(() => rewardSpec({ ...choice, rmType: "exactmatch" })).toThrow(/exact_match/);
     expect(() => rewardSpec({ ...choice, customRmPath: "none.ts" })).toThrow(/no file/);
+  });
+});
+
+describe("a reward that cannot be loaded is found by loading it", () => {
+  const check = (path: string, name: string | null = null, startMsMax = 20_000) =>
+    checkReward({
+      start: {
+        spec: path.endsWith(".py")
+          ? { kind: "python", file: path, name, group: false, python: "python3" }
+          : { kind: "module", file: path, name, group: false },
+        args: {},
+      },
+      clock: systemClock,
+      startMsMax,
+    });
+
+  it.each([
+    ["syntax.ts", "export const reward = (args => ;", null, /does not load: .*syntax\.ts/s],
+    ["package.ts", 'import "no-such-package"; export const reward = () => 1;', null, /no-such-package/],
+    ["other.js", "export const score = () => 1;", null, /exports no function reward, custom_rm, reward_func; it exports score/],
+    ["named.mjs", "export const reward = () => 1;", "mine", /named\.mjs:mine does not load: .*no function mine/],
+    ["throws.mjs", "throw new Error('at load'); export const reward = 1;", null, /at load/],
+    ["exits.mjs", "process.exit(3);", null, /ended with code 3/],
+  ])("%s", async (name, text, wanted, message) => {
+    await expect(check(file(name, text), wanted)).rejects.toMatchObject({ code: "hook.failed", message: expect.stringMatching(message) });
+  });
+
+  it("a sound one passes, and is not called", async () => {
+    await expect(check(file("sound.ts", "export function reward(): number { throw new Error('called'); }"))).resolves.toBeUndefined();
+  });
+
+  it("one that never ends loading is ended", async () => {
+    await expect(check(file("endless.mjs", "for (;;) {}"), null, 500)).rejects.toThrow(/did not load within 0\.5 s/);
   });
 });
 

@@ -1,5 +1,5 @@
 import { type GroupRewardHook, type HookArgs, type Reward, type RewardHook, rewardHookNames, type Sample } from "@slime/backend";
-import { causeChain, SlimeError } from "@slime/core";
+import { reasonOf, SlimeError } from "@slime/core";
 import { graderNames, graderOf } from "./graders.js";
 import type { RewardSpec, Scored } from "./protocol.js";
 
@@ -74,4 +74,4 @@ export function checked(reward: unknown): Scored {
   return failed(`it returned ${reward === null ? "null" : typeof reward}, not a number`);
 }
 
-const failed = (error: unknown): Scored => ({ kind: "failed", reason: typeof error === "string" ? error : causeChain(error).join(": ") });
+const failed = (error: unknown): Scored => ({ kind: "failed", reason: typeof error === "string" ? error : reasonOf(error) });

@@ -1,6 +1,6 @@
 /** Runs in a worker thread of its own, so that a function that never returns can be ended. */
 import { parentPort, workerData } from "node:worker_threads";
-import { causeChain, invariant } from "@slime/core";
+import { invariant, reasonOf } from "@slime/core";
 import type { WorkerMessage, WorkerRequest, WorkerStart } from "./protocol.js";
 import { loadScoring } from "./scoring.js";
 
@@ -17,5 +17,5 @@ try {
   });
   say({ kind: "ready" });
 } catch (error) {
-  say({ kind: "broken", reason: causeChain(error).join(": ") });
+  say({ kind: "broken", reason: reasonOf(error) });
 }

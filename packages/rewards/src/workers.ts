@@ -67,7 +67,8 @@ function startPython(start: WorkerStart & { readonly spec: { readonly kind: stri
     events.onDeath(reason);
   };
   child.on("error", (error) => die(`${python} did not start: ${error.message}`));
-  child.on("exit", (code, signal) => die(`${python} ended with ${signal ?? `exit code ${code}`}`));
+  // `close` and not `exit`: what it said last, why its code does not load for one, is read before its end is told.
+  child.on("close", (code, signal) => die(`${python} ended with ${signal ?? `exit code ${code}`}`));
   const say = (message: object) => {
     if (input !== null && input !== undefined && "write" in input) input.write(`${JSON.stringify(message)}\n`);
   };

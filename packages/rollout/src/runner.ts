@@ -7,7 +7,7 @@ import {
   summarise,
   toColumns,
 } from "@slime/backend";
-import { type Clock, causeChain, factsOf, type Random, SlimeError } from "@slime/core";
+import { type Clock, factsOf, type Random, reasonOf, SlimeError } from "@slime/core";
 import type { Scored } from "@slime/rewards";
 import { type GenerationLimits, type Generator, generate } from "./generation.js";
 import { Semaphore } from "./semaphore.js";
@@ -100,7 +100,7 @@ export class RolloutRunner {
         instanceId,
         groupIndex,
         code,
-        message: causeChain(error).join(": "),
+        message: reasonOf(error),
         retryable: code === "call.cancelled" || factsOf(error).retryable,
       };
     }
@@ -166,7 +166,7 @@ export function assemble(
 function withReward(sample: Sample, scored: Scored | undefined): Sample {
   if (scored?.kind === "scored") return { ...sample, reward: scored.reward };
   const reason = scored?.reason ?? "nobody scored it";
-  throw new SlimeError("reward.failed", `prompt ${sample.instanceId}: the reward of sample ${sample.index} failed: ${reason}`, {
+  throw new SlimeError("reward.failed", `the reward of sample ${sample.index} of prompt ${sample.instanceId} failed: ${reason}`, {
     instanceId: sample.instanceId,
     reason,
   });

@@ -166,17 +166,11 @@ class Wave {
     this.drawn += asked.length;
     const byId = new Map(outcomes.map((outcome) => [outcome.instanceId, outcome]));
     const anyFinished = outcomes.some((outcome) => outcome.kind === "finished");
+    for (const failure of alike(outcomes)) log.warn("rollout.groups.failed", { rolloutId: this.#rolloutId, ...failure });
     for (const group of asked) {
       const outcome = byId.get(group.instanceId) ?? silent(group);
       if (outcome.kind === "failed") {
         this.lastFailure = outcome;
-        log.warn("rollout.group.failed", {
-          rolloutId: this.#rolloutId,
-          instanceId: group.instanceId,
-          code: outcome.code,
-          reason: outcome.message,
-          retryable: outcome.retryable,
-        });
         // While others get through, it is this prompt that nothing survives.
         const tries = (this.#tries.get(group.instanceId) ?? 0) + 1;
         this.#tries.set(group.instanceId, tries);
@@ -212,6 +206,29 @@ export function zeroStd(samples: readonly SampleSummary[]): string | null {
   const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
   const variance = rewards.reduce((sum, reward) => sum + (reward - mean) ** 2, 0) / Math.max(1, rewards.length - 1);
   return Math.sqrt(variance) > 1e-6 ? null : `zero_std_${(rewards[0] ?? 0).toFixed(1)}`;
+}
+
+interface AlikeFailures {
+  readonly groups: number;
+  /** The first three. */
+  readonly prompts: readonly string[];
+  readonly code: string;
+  /** As the first of them says it. */
+  readonly reason: string;
+  readonly retryable: boolean;
+}
+
+/** Failures of one wave, those that differ in numbers only (samples, prompts, times) as one: sixty-four equal ones are one line of a log. */
+export function alike(outcomes: readonly GroupOutcome[]): readonly AlikeFailures[] {
+  const kinds = new Map<string, AlikeFailures>();
+  for (const outcome of outcomes) {
+    if (outcome.kind !== "failed") continue;
+    const { code, message: reason, retryable, instanceId } = outcome;
+    const key = `${code} ${reason.replaceAll(/\d+/g, "#")}`;
+    const known = kinds.get(key) ?? { groups: 0, prompts: [], code, reason, retryable };
+    kinds.set(key, { ...known, groups: known.groups + 1, prompts: [...known.prompts, instanceId].slice(0, 3) });
+  }
+  return [...kinds.values()];
 }
 
 /** A worker that forgot a group did not finish it. */

@@ -2,6 +2,7 @@ import { SlimeError } from "@slime/core";
 import { largestLag } from "@slime/rl-config";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { alike } from "./generation.js";
 import type { LoopConfig } from "./loop-state.js";
 import type { RunSettings } from "./run-settings.js";
 import type { RunSummary } from "./run-summary.js";
@@ -178,6 +179,28 @@ describe("what dies is replaced", () => {
 });
 
 describe("what is wrong stops the run and says why", () => {
+  it("failures that differ in numbers only are one line, with how many and the first three", () => {
+    const failed = (at: number, message: string) => ({
+      kind: "failed" as const,
+      instanceId: `0:${at}`,
+      groupIndex: at,
+      code: "reward.failed",
+      message,
+      retryable: false,
+    });
+    const many = Array.from({ length: 64 }, (_, at) => failed(at, `the reward of sample ${8 * at} of prompt 0:${at} failed: no such module`));
+    expect(alike([...many, failed(64, "it returned NaN")])).toEqual([
+      {
+        groups: 64,
+        prompts: ["0:0", "0:1", "0:2"],
+        code: "reward.failed",
+        reason: "the reward of sample 0 of prompt 0:0 failed: no such module",
+        retryable: false,
+      },
+      { groups: 1, prompts: ["0:64"], code: "reward.failed", reason: "it returned NaN", retryable: false },
+    ]);
+  });
+
   it("failed rewards past the bound", async () => {
     const error = await fails(simSettings({ rollouts: 20 }), { prompts: 100, failing: (id) => Number(id.split(":")[1]) % 3 === 0 });
     expect(error).toMatchObject({ code: "reward.failed" });
@@ -188,6 +211,8 @@ describe("what is wrong stops the run and says why", () => {
     const disk = new SimDisk();
     const { world, outcome } = await simAttempt(disk, simSettings(), { prompts: 100, failing: (id) => id === "0:3" || id === "0:4" });
     expect(finished(outcome)).toMatchObject({ rollouts: 5, failedPrompts: 2 });
+    const lines = world.lines.filter(({ event }) => event === "rollout.groups.failed");
+    expect(lines.reduce((sum, { fields }) => sum + Number(fields["groups"]), 0)).toBe(2);
     expect(world.metrics.some(({ values }) => values["rollout/failed_prompts"] === 2)).toBe(true);
     expect(await simAudit(disk, { prompts: 100 })).toEqual([]);
   });

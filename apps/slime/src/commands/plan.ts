@@ -1,8 +1,10 @@
+import { systemClock } from "@slime/core";
 import { type Derived, derive, loopLength, type RunConfig, type RunMode } from "@slime/rl-config";
 import { type Layout, pauseMode, runLayout } from "@slime/training";
 import type { Command } from "commander";
 import { openTrainingSource } from "../run-data.js";
 import { readRunFlags, runFlagsCommand } from "../run-flags.js";
+import { checkRunReward } from "../run-reward.js";
 
 /** Adds `slime plan`. */
 export function register(program: Command): void {
@@ -11,6 +13,7 @@ export function register(program: Command): void {
     .action(async (words: string[], options: { readonly async?: true }) => {
       const mode: RunMode = options.async === true ? "async" : "sync";
       const { config } = readRunFlags(mode, words);
+      await checkRunReward(config, systemClock);
       const source = await openTrainingSource(config);
       const prompts = source.size;
       await source.close();

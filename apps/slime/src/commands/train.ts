@@ -10,6 +10,7 @@ import type { Command } from "commander";
 import { driverLog } from "../driver-log.js";
 import { openRunData } from "../run-data.js";
 import { readRunFlags, runFlagsCommand } from "../run-flags.js";
+import { checkRunReward } from "../run-reward.js";
 import { stopOnSignals } from "../stop-on-signals.js";
 import { summaryLines } from "../summary-lines.js";
 import { terminalProgress } from "../terminal-progress.js";
@@ -37,7 +38,8 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   const log = driverLog(systemClock);
   const progress = terminalProgress(process.stdout, systemClock);
   using stop = stopOnSignals((signal) => log.info("run.stopping", { signal, next: "the same command resumes from the last checkpoint" }));
-  // Bad data is found before any GPU is taken.
+  // Bad data and broken reward functions are found before any GPU is taken.
+  await checkRunReward(config, systemClock);
   await using data = await openRunData(config, stop.signal);
   const runId = newRunId();
   const root = resolve(config.runDir ?? join(outputsDirectory, runId));

@@ -1,6 +1,5 @@
 import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { scratchDirectory } from "@slime/object-store";
-import { rewardSpec } from "@slime/rewards";
 import { derive, type RunConfig } from "@slime/rl-config";
 import { routerBackoff } from "@slime/rollout";
 import { type ActorHandle, actor, type PlacementGroup, type PlacementRow, placementGroup, type Session } from "@slime/runtime";
@@ -18,6 +17,7 @@ import {
 import { RolloutEngine } from "../actors/rollout-engine.js";
 import { RolloutWorker, type RolloutWorkerOptions } from "../actors/rollout-worker.js";
 import { Router } from "../actors/router.js";
+import { rewardOf } from "../run-reward.js";
 import { contextLength } from "./context-length.js";
 import { Fleet } from "./fleet.js";
 import { hookArgs } from "./hook-args.js";
@@ -55,7 +55,7 @@ export interface BindParts {
  * @throws `placement.infeasible` with the numbers, before any actor is made.
  */
 export async function bindActors(config: RunConfig, parts: BindParts): Promise<BoundActors> {
-  const reward = rewardSpec({ ...rewardSettings(config), python: process.env["SLIME_PYTHON"] ?? "python3", cwd: process.cwd() });
+  const reward = rewardOf(config);
   const layout = runLayout(config, derive(config));
   const group = placementGroup({
     bundles: Array.from({ length: layout.bundles }, () => ({ GPU: 1, CPU: 1 })),

@@ -1,4 +1,4 @@
-import { type Clock, causeChain, factsOf, type Logger, SlimeError } from "@slime/core";
+import { type Clock, causeChain, factsOf, type Logger, reasonOf, SlimeError } from "@slime/core";
 import { type ActorHandle, free, type ObjectRef } from "@slime/runtime";
 import type { EvalRequest, EvalResult, GroupOutcome, PromptGroup, RolloutRequest, RolloutResult, Rollouts } from "@slime/training";
 import type { RolloutWorker, WorkerOutcome, WorkerRequest, WorkerResult } from "../actors/rollout-worker.js";
@@ -132,7 +132,7 @@ function failed(group: PromptGroup, error: unknown): Extract<WorkerOutcome, { ki
     instanceId: group.instanceId,
     groupIndex: group.groupIndex,
     code,
-    message: causeChain(error).join(": "),
+    message: reasonOf(error),
     retryable: factsOf(error).retryable,
   };
 }
