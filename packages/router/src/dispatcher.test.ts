@@ -4,24 +4,25 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Dispatcher } from "./dispatcher.js";
 import { defaultRouterLimits, type RouterLimits } from "./options.js";
-import type { AttemptOutcome, ForwardRequest, ReplySink, Transport } from "./transport.js";
+import { type AttemptOutcome, type ForwardRequest, Presence, type ReplySink, type Transport } from "./transport.js";
 
 interface Sent {
   readonly url: string;
   readonly request: ForwardRequest;
   readonly sink: ReplySink;
-  readonly signal: AbortSignal;
+  readonly cancelled: () => boolean;
   readonly settle: (outcome: AttemptOutcome) => void;
 }
 
-/** A transport that keeps what it was given; the test settles it. An aborted try settles as abandoned, or cut when it had begun. */
+/** A transport that keeps what it was given; the test settles it. A cancelled try settles as abandoned, or cut when it had begun. */
 function keptTransport(): { readonly transport: Transport; readonly sent: Sent[]; readonly alive: Map<string, string | null> } {
   const sent: Sent[] = [];
   const alive = new Map<string, string | null>();
   const transport: Transport = {
-    send(url, request, sink, { signal }) {
+    send(url, request, sink) {
       let settle: (outcome: AttemptOutcome) => void = () => {};
       let begun = false;
+      let cancelled = false;
       const outcome = new Promise<AttemptOutcome>((resolve) => (settle = resolve));
       const kept: ReplySink = {
         ...sink,
@@ -30,12 +31,13 @@ function keptTransport(): { readonly transport: Transport; readonly sent: Sent[]
           return sink.begin(status, headers);
         },
       };
-      signal.addEventListener("abort", () => {
+      const cancel = () => {
+        cancelled = true;
         if (begun) sink.cut("given up");
         settle(begun ? { kind: "cut", reason: "given up" } : { kind: "abandoned" });
-      });
-      sent.push({ url, request, sink: kept, signal, settle });
-      return { outcome, sent: Promise.resolve() };
+      };
+      sent.push({ url, request, sink: kept, cancelled: () => cancelled, settle });
+      return { outcome, sent: null, cancel };
     },
     probe: (url) => Promise.resolve(alive.has(url) ? { ok: true, found: alive.get(url) ?? null } : { ok: false, reason: "silent" }),
     forget: () => {},
@@ -68,7 +70,7 @@ function world(limits: Partial<RouterLimits> = {}): World {
     alive,
     ask(id) {
       const events: string[] = [];
-      const controller = new AbortController();
+      const client = new Presence();
       const sink: ReplySink = {
         begin: (status) => events.push(`begin ${status}`),
         data: () => true,
@@ -76,12 +78,12 @@ function world(limits: Partial<RouterLimits> = {}): World {
         cut: () => events.push("cut"),
       };
       const done = dispatcher
-        .handle({ id, method: "POST", path: "/generate", headers: [], body: null }, sink, () => {}, controller.signal)
+        .handle({ id, method: "POST", path: "/generate", headers: [], body: null }, sink, () => {}, client)
         .then(
-          () => (controller.signal.aborted ? "left" : "served"),
+          () => (client.left ? "left" : "served"),
           (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
         );
-      return { events, done, leave: () => controller.abort() };
+      return { events, done, leave: () => client.leave() };
     },
   };
 }
@@ -111,6 +113,19 @@ describe("a request", () => {
     expect(await done).toBe("served");
     expect(events).toEqual(["begin 200", "end"]);
     expect(w.dispatcher.counts).toMatchObject({ requests: 1, retries: 1, failures: 0 });
+  });
+
+  it("a connection that went stale is no mark against its engine", async () => {
+    const w = world();
+    await add(w, "a");
+    const { done } = w.ask("r");
+    for (const i of [0, 1]) {
+      w.sent[i]?.settle({ kind: "stale", reason: "closed" });
+      await w.clock.run(0);
+    }
+    answer(w.sent[2]);
+    expect(await done).toBe("served");
+    expect(w.dispatcher.fleet.get("a")).toMatchObject({ errors: 0, broken: 0, inFlight: 0 });
   });
 
   it("P2: is not tried again after the first byte", async () => {
@@ -200,7 +215,14 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
       arbitrary: fc.record({
         kind: fc.constant("settle" as const),
         at: fc.nat(),
-        how: fc.constantFrom("answered" as const, "refused" as const, "unreachable" as const, "broken" as const, "cut" as const),
+        how: fc.constantFrom(
+          "answered" as const,
+          "refused" as const,
+          "unreachable" as const,
+          "broken" as const,
+          "stale" as const,
+          "cut" as const,
+        ),
       }),
     },
     fc.record({
@@ -216,9 +238,9 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
       const w = world({ waitMs: 5_000, waitingMax: 4 });
       for (const name of ["a", "b"]) await add(w, name);
       const asked: ReturnType<World["ask"]>[] = [];
-      const open = () => w.sent.filter(({ signal }) => !signal.aborted).filter((sent) => !settled.has(sent));
+      const open = () => w.sent.filter(({ cancelled }) => !cancelled()).filter((sent) => !settled.has(sent));
       const settled = new Set<Sent>();
-      const settle = (sent: Sent | undefined, how: "answered" | "refused" | "unreachable" | "broken" | "cut") => {
+      const settle = (sent: Sent | undefined, how: "answered" | "refused" | "unreachable" | "broken" | "stale" | "cut") => {
         if (sent === undefined) return;
         settled.add(sent);
         if (how === "answered") answer(sent);

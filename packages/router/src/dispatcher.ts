@@ -1,8 +1,8 @@
 import type { RouterPolicy } from "@slime/backend";
-import { backoffDelayMs, type Clock, type Logger, type Random, SlimeError, sleep } from "@slime/core";
+import { backoffDelayMs, type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { Fleet, isAble, type Worker } from "./fleet.js";
 import type { RouterLimits } from "./options.js";
-import type { AttemptOutcome, ForwardRequest, ReplySink, Transport } from "./transport.js";
+import type { Attempt, AttemptOutcome, ForwardRequest, Presence, ReplySink, Transport } from "./transport.js";
 
 export interface DispatcherCounts {
   readonly requests: number;
@@ -15,11 +15,7 @@ export interface DispatcherCounts {
 /** Who answers: told to the sink's owner before `begin`. */
 export type Chosen = (worker: Worker) => void;
 
-interface Stay {
-  readonly controller: AbortController;
-  readonly sent: Promise<void>;
-  readonly ended: Promise<unknown>;
-}
+const none: ReadonlySet<string> = new Set();
 
 /**
  * The life of a request: an engine is found or waited for, tried, and another tried when that is safe.
@@ -36,7 +32,7 @@ export class Dispatcher {
   readonly #random: Random;
   readonly #log: Logger;
   readonly #waiting = new Set<() => void>();
-  readonly #stays = new Map<string, Set<Stay>>();
+  readonly #stays = new Map<string, Set<Attempt>>();
   readonly #probing = new Map<string, Promise<void>>();
   #counts = { requests: 0, failures: 0, retries: 0, cut: 0 };
 
@@ -68,23 +64,22 @@ export class Dispatcher {
     for (const wake of [...this.#waiting]) wake();
   }
 
-  /** Serves one request to its end. @throws `engine.unavailable` when no engine could take it, `wire.limit` when too many wait; nothing was passed on then. The signal's abort ends it silently. */
-  async handle(request: ForwardRequest, sink: ReplySink, chosen: Chosen, signal: AbortSignal): Promise<void> {
+  /** Serves one request to its end. @throws `engine.unavailable` when no engine could take it, `wire.limit` when too many wait; nothing was passed on then. It ends silently when the client leaves. */
+  async handle(request: ForwardRequest, sink: ReplySink, chosen: Chosen, client: Presence): Promise<void> {
     this.#counts.requests++;
-    const tried = new Set<string>();
+    let tried: ReadonlySet<string> = none;
     let last = "";
     let until: number | null = null;
-    for (let attempt = 1; !signal.aborted; ) {
+    for (let attempt = 1; !client.left; ) {
       const worker = this.fleet.pick(tried);
       if (worker === null) {
         until ??= this.#clock.nowMs() + this.#limits.waitMs;
-        await this.#wait(until, signal);
+        await this.#wait(until, client);
         continue;
       }
       until = null;
-      tried.add(worker.id);
-      const outcome = await this.#stay(worker, request, sink, chosen, attempt === this.#limits.retry.triesMax, signal);
-      if (outcome.kind === "answered" || signal.aborted) return;
+      const outcome = await this.#stay(worker, request, sink, chosen, attempt === this.#limits.retry.triesMax, client);
+      if (outcome.kind === "answered" || client.left) return;
       if (outcome.kind === "cut") {
         this.#counts.cut++;
         this.#counts.failures++;
@@ -92,13 +87,15 @@ export class Dispatcher {
         return;
       }
       last = describe(worker, outcome);
-      this.#log.warn("router.attempt_failed", { request: request.id, worker: worker.url, attempt, reason: last });
       attempt++;
       const delay = backoffDelayMs(this.#limits.retry, attempt, this.#random);
       if (delay === null) this.#fail(`all ${this.#limits.retry.triesMax} tries failed; the last: ${last}`);
       this.#counts.retries++;
-      if (!this.fleet.workers.some((other) => isAble(other) && !tried.has(other.id)))
-        await sleep(this.#clock, delay, signal).catch(() => {});
+      if (outcome.kind === "stale") continue;
+      this.#log.warn("router.attempt_failed", { request: request.id, worker: worker.url, attempt: attempt - 1, reason: last });
+      tried = new Set([...tried, worker.id]);
+      const untried = this.fleet.workers.some((other) => isAble(other) && !tried.has(other.id));
+      if (!untried) await this.#pause(delay, client);
     }
   }
 
@@ -114,22 +111,20 @@ export class Dispatcher {
     sink: ReplySink,
     chosen: Chosen,
     passRefusals: boolean,
-    signal: AbortSignal,
+    client: Presence,
   ): Promise<AttemptOutcome> {
-    const controller = new AbortController();
-    const onAbort = () => controller.abort();
-    signal.addEventListener("abort", onAbort, { once: true });
     chosen(worker);
-    const { outcome, sent } = this.#transport.send(worker.url, request, sink, { passRefusals, signal: controller.signal });
-    const stay: Stay = { controller, sent, ended: outcome };
-    const stays = this.#stays.get(worker.id) ?? new Set();
-    this.#stays.set(worker.id, stays.add(stay));
-    const result = await outcome;
-    signal.removeEventListener("abort", onAbort);
-    stays.delete(stay);
+    const attempt = this.#transport.send(worker.url, request, sink, passRefusals);
+    let stays = this.#stays.get(worker.id);
+    if (stays === undefined) this.#stays.set(worker.id, (stays = new Set()));
+    stays.add(attempt);
+    client.watch(attempt.cancel);
+    const result = await attempt.outcome;
+    client.watch(null);
+    stays.delete(attempt);
     if (stays.size === 0) this.#stays.delete(worker.id);
     const how =
-      signal.aborted || result.kind === "abandoned"
+      client.left || result.kind === "abandoned" || result.kind === "stale"
         ? "abandoned"
         : result.kind === "cut"
           ? "broken"
@@ -142,7 +137,7 @@ export class Dispatcher {
   }
 
   /** Until an engine may take the request, or the client left. @throws as `handle`. */
-  async #wait(until: number, signal: AbortSignal): Promise<void> {
+  async #wait(until: number, client: Presence): Promise<void> {
     const left = until - this.#clock.nowMs();
     if (left <= 0) this.#fail(`none was ready within ${this.#limits.waitMs} ms (${this.#describe()})`);
     if (this.#waiting.size >= this.#limits.waitingMax) {
@@ -150,21 +145,34 @@ export class Dispatcher {
       const what = `${this.#waiting.size} requests already wait for an engine, at most waitingMax (${this.#limits.waitingMax}); send fewer at once`;
       throw new SlimeError("wire.limit", what, { what: "waiting requests", value: this.#waiting.size + 1, max: this.#limits.waitingMax });
     }
-    await this.#turn(left, signal);
+    await this.#turn(left, client);
   }
 
   /** Until something changed, the time is up or the client left. */
-  #turn(ms: number, signal: AbortSignal): Promise<void> {
+  #turn(ms: number, client: Presence): Promise<void> {
     return new Promise((resolve) => {
       const wake = () => {
         this.#waiting.delete(wake);
         timer.cancel();
-        signal.removeEventListener("abort", wake);
+        client.watch(null);
         resolve();
       };
       const timer = this.#clock.after(ms, wake);
-      signal.addEventListener("abort", wake, { once: true });
       this.#waiting.add(wake);
+      client.watch(wake);
+    });
+  }
+
+  /** Until the time is up or the client left. */
+  #pause(ms: number, client: Presence): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        timer.cancel();
+        client.watch(null);
+        resolve();
+      };
+      const timer = this.#clock.after(ms, wake);
+      client.watch(wake);
     });
   }
 
@@ -189,7 +197,7 @@ export class Dispatcher {
   /** Closes an engine to new requests; resolves when those on their way have left for it. */
   async fence(id: string): Promise<void> {
     this.fleet.fence(id);
-    const sent = Promise.all([...(this.#stays.get(id) ?? [])].map((stay) => stay.sent));
+    const sent = Promise.all([...(this.#stays.get(id) ?? [])].map(({ sent }) => sent));
     await this.#within(sent, this.#limits.fenceMs);
   }
 
@@ -201,7 +209,7 @@ export class Dispatcher {
   /** No new requests; resolves when those in flight have ended. @throws `call.deadline`. The engine stays draining either way. */
   async drain(id: string, timeoutMs: number): Promise<void> {
     this.fleet.drain(id);
-    const ended = Promise.all([...(this.#stays.get(id) ?? [])].map((stay) => stay.ended));
+    const ended = Promise.all([...(this.#stays.get(id) ?? [])].map(({ outcome }) => outcome));
     if (!(await this.#within(ended, timeoutMs))) {
       const what = `draining ${this.fleet.get(id)?.url ?? id} (${this.#stays.get(id)?.size ?? 0} in flight)`;
       throw new SlimeError("call.deadline", `${what} did not finish within ${timeoutMs} ms`, { what, timeoutMs });
@@ -251,7 +259,7 @@ export class Dispatcher {
 
   /** P5. */
   #giveUp(id: string): void {
-    for (const stay of [...(this.#stays.get(id) ?? [])]) stay.controller.abort();
+    for (const attempt of [...(this.#stays.get(id) ?? [])]) attempt.cancel();
   }
 }
 
@@ -262,6 +270,7 @@ function describe(worker: Worker, outcome: Exclude<AttemptOutcome, { kind: "answ
     case "abandoned":
       return `${worker.url} stopped answering`;
     case "unreachable":
+    case "stale":
     case "broken":
       return `${worker.url}: ${outcome.reason}`;
   }

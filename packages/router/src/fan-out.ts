@@ -1,4 +1,4 @@
-import type { ServerResponse } from "node:http";
+import type { OwnReply } from "./management.js";
 import type { RouterParts } from "./parts.js";
 import type { AttemptOutcome, ForwardRequest } from "./transport.js";
 
@@ -12,35 +12,38 @@ interface EngineAnswer {
 }
 
 /** Sends a control call to every engine, fenced ones too, and answers 200 when all said 200; else 502, with each one's answer. */
-export async function fanOut(
-  { dispatcher, transport, limits, clock }: RouterParts,
-  request: ForwardRequest,
-  response: ServerResponse,
-): Promise<void> {
+export async function fanOut(parts: RouterParts, request: ForwardRequest): Promise<OwnReply> {
   const answers = await Promise.all(
-    dispatcher.fleet.workers.map(async ({ url }): Promise<EngineAnswer> => {
-      const controller = new AbortController();
-      const timer = clock.after(limits.waitMs, () => controller.abort());
-      const chunks: Buffer[] = [];
-      const sink = { begin: () => {}, data: (chunk: Buffer) => chunks.push(chunk) > 0, end: () => {}, cut: () => {} };
-      const outcome = await transport
-        .send(url, request, sink, { passRefusals: true, signal: controller.signal })
-        .outcome.finally(() => timer.cancel());
+    parts.dispatcher.fleet.workers.map(async ({ url }): Promise<EngineAnswer> => {
+      // A kept connection may have closed meanwhile; the next one is new.
+      const first = await ask(parts, url, request);
+      const { outcome, body } = first.outcome.kind === "stale" ? await ask(parts, url, request) : first;
       return {
         worker: url,
         status: outcome.kind === "answered" ? outcome.status : null,
-        body: outcome.kind === "answered" ? Buffer.concat(chunks).toString("utf8").slice(0, 4_096) : failure(outcome),
+        body: outcome.kind === "answered" ? body : failure(outcome),
       };
     }),
   );
   const ok = answers.every(({ status }) => status === 200);
-  const text = JSON.stringify({ status: ok ? "ok" : "failed", workers: answers });
-  response.writeHead(ok ? 200 : 502, {
-    "content-type": "application/json",
-    "content-length": Buffer.byteLength(text),
-    "x-request-id": request.id,
-  });
-  response.end(text);
+  return {
+    status: ok ? 200 : 502,
+    headers: { "x-request-id": request.id },
+    body: { status: ok ? "ok" : "failed", workers: answers },
+  };
+}
+
+async function ask(
+  { transport, limits, clock }: RouterParts,
+  url: string,
+  request: ForwardRequest,
+): Promise<{ readonly outcome: AttemptOutcome; readonly body: string }> {
+  const chunks: Buffer[] = [];
+  const sink = { begin: () => {}, data: (chunk: Buffer) => chunks.push(chunk) > 0, end: () => {}, cut: () => {} };
+  const attempt = transport.send(url, request, sink, true);
+  const timer = clock.after(limits.waitMs, attempt.cancel);
+  const outcome = await attempt.outcome.finally(() => timer.cancel());
+  return { outcome, body: Buffer.concat(chunks).toString("utf8").slice(0, 4_096) };
 }
 
 function failure(outcome: AttemptOutcome): string {

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, isIP } from "node:net";
 import { type Clock, factsOf, type Logger, SlimeError } from "@slime/core";
 import { fanOut, fanOutPaths } from "./fan-out.js";
-import { managementRoute } from "./management.js";
+import { managementRoute, type OwnReply } from "./management.js";
 import type { RouterParts } from "./parts.js";
 import { proxy } from "./proxy.js";
 import { endToEndHeaders } from "./undici-transport.js";
@@ -36,8 +36,7 @@ async function handle(parts: RouterParts, request: IncomingMessage, response: Se
   const [path = "", search = ""] = (request.url ?? "").split("?", 2);
   const body = await readBody(request, parts.limits.bodyBytesMax);
   const own = managementRoute(parts, request.method ?? "", path, new URLSearchParams(search), body);
-  if (own !== null) {
-    const { status, headers, body: reply } = await own;
+  const answer = ({ status, headers, body: reply }: OwnReply) => {
     const text = typeof reply === "string" ? reply : JSON.stringify(reply);
     response.writeHead(status, {
       "content-type": typeof reply === "string" ? "text/plain; charset=utf-8" : "application/json",
@@ -45,8 +44,8 @@ async function handle(parts: RouterParts, request: IncomingMessage, response: Se
       "content-length": Buffer.byteLength(text),
     });
     response.end(text);
-    return;
-  }
+  };
+  if (own !== null) return answer(await own);
   const id =
     request.headers["x-request-id"]?.toString() ??
     `${path === "/generate" ? "gnt" : "req"}-${Buffer.from(parts.random.bytes(12)).toString("hex")}`;
@@ -58,7 +57,7 @@ async function handle(parts: RouterParts, request: IncomingMessage, response: Se
     headers: [...headers, "x-request-id", id],
     body: body.length === 0 ? null : body,
   };
-  if (fanOutPaths.has(path)) return fanOut(parts, forward, response);
+  if (fanOutPaths.has(path)) return answer(await fanOut(parts, forward));
   await proxy(parts.dispatcher, forward, response);
 }
 

@@ -4,5 +4,5 @@ export { Fleet, type Gate, type Health, isAble, type StayEnd, type Worker, worke
 export { defaultRouterLimits, type RouterLimits } from "./options.js";
 export { httpRouter } from "./router-client.js";
 export { type RouterOptions, type RunningRouter, startRouter } from "./start.js";
-export { type Attempt, type AttemptOutcome, type ForwardRequest, type ReplySink, retryableStatuses, type Transport } from "./transport.js";
+export { type Attempt, type AttemptOutcome, type ForwardRequest, Presence, type ReplySink, retryableStatuses, type Transport } from "./transport.js";
 export { undiciTransport } from "./undici-transport.js";

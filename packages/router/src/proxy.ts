@@ -1,16 +1,16 @@
 import type { ServerResponse } from "node:http";
 import type { Dispatcher } from "./dispatcher.js";
 import type { Worker } from "./fleet.js";
-import type { ForwardRequest, ReplySink } from "./transport.js";
+import { type ForwardRequest, Presence, type ReplySink } from "./transport.js";
 
 /** Proxies one request. The reply says which engine answered (`x-slime-engine`) and which weights its fence vouches for (`x-slime-weight-version`). */
 export async function proxy(dispatcher: Dispatcher, request: ForwardRequest, response: ServerResponse): Promise<void> {
-  const gone = new AbortController();
+  const client = new Presence();
   response.once("close", () => {
-    if (!response.writableFinished) gone.abort();
+    if (!response.writableFinished) client.leave();
   });
   const { sink, chosen } = responseSink(response, request.id);
-  await dispatcher.handle(request, sink, chosen, gone.signal);
+  await dispatcher.handle(request, sink, chosen, client);
 }
 
 /** A sink that writes into a response. A stream that breaks ends in an error event, anything else in a broken connection, so that neither looks whole. */

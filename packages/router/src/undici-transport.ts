@@ -40,7 +40,7 @@ export function undiciTransport(options: { readonly connectTimeoutMs: number; re
     return pool;
   };
   return {
-    send: (url, request, sink, control) => send(poolOf(url), request, sink, control),
+    send: (url, request, sink, passRefusals) => send(poolOf(url), request, sink, passRefusals),
     async probe(url, { timeoutMs, version }) {
       using limit = deadline(options.clock, timeoutMs, `a probe of ${url}`);
       const { signal } = limit;
@@ -70,17 +70,12 @@ export function undiciTransport(options: { readonly connectTimeoutMs: number; re
   };
 }
 
-function send(
-  pool: Pool,
-  request: ForwardRequest,
-  sink: ReplySink,
-  control: { readonly passRefusals: boolean; readonly signal: AbortSignal },
-): Attempt {
+function send(pool: Pool, request: ForwardRequest, sink: ReplySink, passRefusals: boolean): Attempt {
   let settle: (outcome: AttemptOutcome) => void = () => {};
   let left: () => void = () => {};
   const outcome = new Promise<AttemptOutcome>((resolve) => (settle = resolve));
   const sent = new Promise<void>((resolve) => (left = resolve));
-  const handler = new AttemptHandler(sink, control, left, settle);
+  const handler = new AttemptHandler(sink, passRefusals, left, settle);
   try {
     pool.dispatch(
       { path: request.path, method: request.method as Undici.HttpMethod, headers: [...request.headers], body: request.body },
@@ -89,7 +84,7 @@ function send(
   } catch (error) {
     handler.onResponseError(null, error instanceof Error ? error : new Error(String(error)));
   }
-  return { outcome, sent };
+  return { outcome, sent, cancel: () => handler.cancel() };
 }
 
 type Phase =
@@ -102,25 +97,16 @@ type Phase =
 class AttemptHandler implements Undici.DispatchHandler {
   readonly #sink: ReplySink;
   readonly #passRefusals: boolean;
-  readonly #signal: AbortSignal;
   readonly #left: () => void;
   readonly #settle: (outcome: AttemptOutcome) => void;
-  readonly #onAbort = () => this.#abort();
   #controller: Undici.DispatchController | null = null;
   #phase: Phase = { kind: "queued" };
 
-  constructor(
-    sink: ReplySink,
-    control: { readonly passRefusals: boolean; readonly signal: AbortSignal },
-    left: () => void,
-    settle: (outcome: AttemptOutcome) => void,
-  ) {
+  constructor(sink: ReplySink, passRefusals: boolean, left: () => void, settle: (outcome: AttemptOutcome) => void) {
     this.#sink = sink;
-    this.#passRefusals = control.passRefusals;
-    this.#signal = control.signal;
+    this.#passRefusals = passRefusals;
     this.#left = left;
     this.#settle = settle;
-    control.signal.addEventListener("abort", this.#onAbort, { once: true });
   }
 
   onRequestStart(controller: Undici.DispatchController): void {
@@ -170,7 +156,7 @@ class AttemptHandler implements Undici.DispatchHandler {
     }
   }
 
-  #abort(): void {
+  cancel(): void {
     if (this.#phase.kind === "over") return;
     if (this.#phase.kind === "answering") this.#cut("the engine stopped answering");
     else this.#end({ kind: "abandoned" });
@@ -184,7 +170,6 @@ class AttemptHandler implements Undici.DispatchHandler {
 
   #end(outcome: AttemptOutcome): void {
     this.#phase = { kind: "over" };
-    this.#signal.removeEventListener("abort", this.#onAbort);
     this.#left();
     this.#settle(outcome);
   }
