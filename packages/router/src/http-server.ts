@@ -1,8 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 import { type Clock, factsOf, type Logger, SlimeError } from "@slime/core";
-import { fanOut, fanOutPaths } from "./fan-out.js";
-import { managementRoute, type OwnReply } from "./management.js";
+import { ownRoute } from "./own-routes.js";
 import type { RouterParts } from "./parts.js";
 import { proxy } from "./proxy.js";
 import { endToEndHeaders } from "./undici-transport.js";
@@ -33,32 +32,28 @@ export async function serveRouter(parts: RouterParts, options: { readonly host: 
 }
 
 async function handle(parts: RouterParts, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const [path = "", search = ""] = (request.url ?? "").split("?", 2);
   const body = await readBody(request, parts.limits.bodyBytesMax);
-  const own = managementRoute(parts, request.method ?? "", path, new URLSearchParams(search), body);
-  const answer = ({ status, headers, body: reply }: OwnReply) => {
-    const text = typeof reply === "string" ? reply : JSON.stringify(reply);
-    response.writeHead(status, {
-      "content-type": typeof reply === "string" ? "text/plain; charset=utf-8" : "application/json",
-      ...headers,
-      "content-length": Buffer.byteLength(text),
-    });
-    response.end(text);
-  };
-  if (own !== null) return answer(await own);
+  const path = request.url ?? "/";
   const id =
     request.headers["x-request-id"]?.toString() ??
-    `${path === "/generate" ? "gnt" : "req"}-${Buffer.from(parts.random.bytes(12)).toString("hex")}`;
-  const headers = endToEndHeaders(request.rawHeaders, ["host", "content-length", "x-request-id"]);
+    `${path.startsWith("/generate") ? "gnt" : "req"}-${Buffer.from(parts.random.bytes(12)).toString("hex")}`;
   const forward = {
     id,
     method: request.method ?? "GET",
-    path: request.url ?? "/",
-    headers: [...headers, "x-request-id", id],
+    path,
+    headers: [...endToEndHeaders(request.rawHeaders, ["host", "content-length", "x-request-id"]), "x-request-id", id],
     body: body.length === 0 ? null : body,
   };
-  if (fanOutPaths.has(path)) return answer(await fanOut(parts, forward));
-  await proxy(parts.dispatcher, forward, response);
+  const own = ownRoute(parts, forward);
+  if (own === null) return proxy(parts.dispatcher, forward, response);
+  const { status, headers, body: reply } = await own;
+  const text = typeof reply === "string" ? reply : JSON.stringify(reply);
+  response.writeHead(status, {
+    "content-type": typeof reply === "string" ? "text/plain; charset=utf-8" : "application/json",
+    ...headers,
+    "content-length": Buffer.byteLength(text),
+  });
+  response.end(text);
 }
 
 async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buffer> {
