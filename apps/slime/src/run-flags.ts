@@ -25,6 +25,8 @@ export function runFlagsCommand(parent: Command, name: string, description: stri
 
 const titles: Readonly<Record<FlagGroup, string>> = {
   cluster: "Cluster",
+  engines: "Engines (every --sglang-NAME that is not here goes to the SGLang servers as --NAME)",
+  router: "Router (every --router-NAME that is not here goes to sglang_router as --NAME)",
   model: "Model",
   data: "Data",
   loop: "Loop and batches",

@@ -1,3 +1,4 @@
+import { answeringEngines, engineGpus, engineModels } from "./engine-groups.js";
 import type { RunConfig } from "./flags.js";
 
 /** What follows from a configuration alone. Units are in the names; `null` where it depends on the data (see `withPrompts`). */
@@ -5,7 +6,9 @@ export interface Derived {
   /** Trainer ranks; the embedded backend is data parallel only, so all of them. */
   readonly trainerRanks: number;
   readonly dataParallelSize: number;
+  /** Of all engines together, placeholders included; 0 with external engines. */
   readonly rolloutGpus: number;
+  /** That answer requests: prefill engines and encoders only help. */
   readonly engines: number;
   readonly samplesPerRollout: number;
   readonly globalBatchSize: number;
@@ -23,7 +26,7 @@ export interface Derived {
 /** @throws nothing: nonsense in, nonsense out; `problems` names it. */
 export function derive(config: RunConfig): Derived {
   const trainerRanks = config.actorNumNodes * config.actorNumGpusPerNode;
-  const rolloutGpus = config.rolloutNumGpus ?? config.rolloutNumGpusPerEngine;
+  const models = engineModels(config);
   const samplesPerRollout = config.rolloutBatchSize * config.nSamplesPerPrompt;
   const globalBatchSize =
     config.globalBatchSize ??
@@ -31,8 +34,8 @@ export function derive(config: RunConfig): Derived {
   return {
     trainerRanks,
     dataParallelSize: trainerRanks,
-    rolloutGpus,
-    engines: Math.max(1, Math.floor(rolloutGpus / config.rolloutNumGpusPerEngine)),
+    rolloutGpus: engineGpus(models),
+    engines: Math.max(1, config.rolloutExternalEngineAddrs.length, answeringEngines(models)),
     samplesPerRollout,
     globalBatchSize,
     stepsPerRollout: Math.max(1, Math.floor(samplesPerRollout / globalBatchSize)),

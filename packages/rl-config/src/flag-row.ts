@@ -8,6 +8,8 @@ export type FlagShape = "switch" | "integer" | "number" | "text" | "choice" | "t
 
 export const flagGroups = [
   "cluster",
+  "engines",
+  "router",
   "model",
   "data",
   "loop",

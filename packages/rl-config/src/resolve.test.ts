@@ -193,7 +193,7 @@ describe("resolving a configuration", () => {
     [
       "sglang",
       one("--sglang-mem-fraction-static 0.8"),
-      "--sglang-mem-fraction-static: it is a setting of SGLang servers, which the embedded backend does not start",
+      "--sglang-mem-fraction-static is a setting of SGLang engines: give --rollout-backend sglang, or leave it out",
     ],
     [
       "megatron",
@@ -208,7 +208,11 @@ describe("resolving a configuration", () => {
       "c.yaml: rollout-temprature is no flag; did you mean --rollout-temperature?",
     ],
     ["no length", issuesOf(base.replace("--num-rollout 10 ", "")), "one of --num-rollout and --num-epoch must be given"],
-    ["no reward", issuesOf(base.replace("--rm-type exact_match ", "")), "one of --rm-type and --custom-rm-path must say how answers are scored"],
+    [
+      "no reward",
+      issuesOf(base.replace("--rm-type exact_match ", "")),
+      "one of --rm-type and --custom-rm-path must say how answers are scored",
+    ],
     ["backend", one("--train-backend megatron"), '--train-backend: must be one of embedded, got "megatron"'],
   ])("refuses: %s", (_, issues, expected) => expect(issues).toEqual([expected]));
 });

@@ -1,6 +1,8 @@
 import { SlimeError } from "@slime/core";
+import { type EngineModel, parseEngineModels } from "./engine-groups.js";
 import { envOf, type FlagRow, keyOf } from "./flag-row.js";
-import { flags, type RunConfig, type RunMode } from "./flags.js";
+import { type FlagValues, flags, type RunConfig, type RunMode } from "./flags.js";
+import { familyOf, type PassThrough, type PassThroughValue } from "./pass-through.js";
 import { missingPaths, type PathProbe, problems } from "./problems.js";
 import { type Assignment, type Origin, readArguments, readConfigText, readEnvironment, splitConfig } from "./sources.js";
 import { suggestions } from "./suggest.js";
@@ -51,7 +53,7 @@ export function resolveConfig(input: ConfigInput): Resolved {
   }
   const assigned = new Map(layers.flatMap((layer) => [...layer]));
 
-  const values: Record<string, unknown> = { mode: input.mode };
+  const values: Record<string, unknown> = { mode: input.mode, ...passedThrough(assigned) };
   const explained: Explained[] = [];
   const broken = new Set<string>();
   for (const row of table.values()) {
@@ -66,7 +68,9 @@ export function resolveConfig(input: ConfigInput): Resolved {
     values[keyOf(row.name)] = value;
     explained.push({ row, value, origin: assignment?.origin ?? "default", where: assignment?.where ?? "default" });
   }
-  const config = deepFreeze(values) as RunConfig;
+  const models = readEngineModels(values as FlagValues, input, issues);
+  if (models === "broken") broken.add("sglang-config");
+  const config = deepFreeze({ ...values, sglangModels: models === "broken" ? null : models }) as RunConfig;
   const wrong = new Set([...broken, ...issues.flatMap(flagsIn)]);
   issues.push(...soundProblems(config, wrong, (tried) => problems(tried, new Set(assigned.keys()), input.paths)));
   const absent = wrong.size > 0 ? [] : missingPaths(config, input.paths);
@@ -75,6 +79,25 @@ export function resolveConfig(input: ConfigInput): Resolved {
   }
   if (issues.length > 0) throw invalid(issues);
   return { config, explained };
+}
+
+/** Flags without a row, as settings of the servers they belong to. */
+function passedThrough(assigned: ReadonlyMap<string, Assignment>): Pick<RunConfig, "sglangArgs" | "routerArgs"> {
+  const passed = { sglangArgs: {}, routerArgs: {} } as { readonly [K in "sglangArgs" | "routerArgs"]: Record<string, PassThroughValue> };
+  for (const [name, { raw }] of assigned) {
+    const member = table.has(name) ? null : familyOf(name);
+    if (member !== null) passed[member.family.key][member.setting] = raw as PassThroughValue;
+  }
+  return passed satisfies Record<string, PassThrough>;
+}
+
+/** What `--sglang-config` says; a file that is not there is named with the other paths. */
+function readEngineModels(values: FlagValues, input: ConfigInput, issues: string[]): readonly EngineModel[] | null | "broken" {
+  const path = values.sglangConfig;
+  if (path === null || input.paths.kind(path) !== "file") return null;
+  const { models, issues: found } = parseEngineModels(readConfig(path, input.readFile), path, values);
+  issues.push(...found);
+  return found.length > 0 ? "broken" : models;
 }
 
 function check(row: FlagRow, assignment: Assignment, issues: string[]): { readonly value: unknown } | null {
@@ -108,7 +131,9 @@ function anotherValue(row: FlagRow, value: unknown): unknown {
 /** The flags that an issue names, however it writes them: `--rollout-batch-size`, `rollout_batch_size`. */
 function flagsIn(issue: string): readonly string[] {
   const words = issue.replaceAll("_", "-").split(/[^a-z0-9-]+/);
-  return words.filter((word) => word.includes("-")).flatMap((word) => (table.has(word.replace(/^--/, "")) ? [word.replace(/^--/, "")] : []));
+  return words
+    .filter((word) => word.includes("-"))
+    .flatMap((word) => (table.has(word.replace(/^--/, "")) ? [word.replace(/^--/, "")] : []));
 }
 
 /** Without its file every other complaint would be about what the file says. */

@@ -1,5 +1,6 @@
 import { parse } from "yaml";
 import { envOf, envPrefix, type FlagRow } from "./flag-row.js";
+import { familyOf, passedText, passedWords, passedYaml } from "./pass-through.js";
 import { suggestions } from "./suggest.js";
 import { whyRefused } from "./upstream.js";
 
@@ -39,16 +40,16 @@ export function readArguments(words: readonly string[], table: Table): Reading {
     const given: string[] = inline === undefined ? [] : [inline];
     if (inline === undefined) for (; at < words.length && !isFlag(words[at] ?? ""); at++) given.push(words[at] ?? "");
     const row = table.get(name);
-    if (row === undefined) {
+    if (row === undefined && familyOf(name) === null) {
       issues.push(unknown(`--${written}`, name, table));
       continue;
     }
     const where = `--${name}`;
-    const raw = fromWords(row, given, where, issues, inline !== undefined);
+    const raw = row === undefined ? passedWords(given) : fromWords(row, given, where, issues, inline !== undefined);
     if (raw === undefined) continue;
     const earlier = values.get(name);
     if (earlier === undefined) values.set(name, { raw, origin: "flag", where });
-    else if (row.shape === "pairs")
+    else if (row?.shape === "pairs")
       values.set(name, { raw: [...(earlier.raw as unknown[]), ...(raw as unknown[])], origin: "flag", where });
     else issues.push(`${where} is given twice`);
   }
@@ -132,7 +133,8 @@ export function readEnvironment(env: Readonly<Record<string, string | undefined>
     if (!key.startsWith(envPrefix) || text === undefined) continue;
     const name = key.slice(envPrefix.length).toLowerCase().replaceAll("_", "-");
     const row = table.get(name);
-    if (row === undefined) {
+    if (row === undefined && familyOf(name) !== null) values.set(name, { raw: passedText(text), origin: "env", where: key });
+    else if (row === undefined) {
       const near = suggestions(name, [...table.keys()]).map(envOf);
       issues.push(`${key} is no flag's variable${near.length > 0 ? `; did you mean ${near.join(" or ")}?` : ""}`);
     } else values.set(name, { raw: fromText(row, text), origin: "env", where: key });
@@ -156,8 +158,13 @@ export function readConfigText(text: string, file: string, table: Table): Readin
   for (const [written, value] of Object.entries(document)) {
     const name = written.replaceAll("_", "-");
     const row = table.get(name);
-    if (row === undefined) issues.push(unknown(`${file}: ${written}`, name, table));
-    else if (values.has(name)) issues.push(`${file}: ${written} is given twice`);
+    const where = `${file}: ${written}`;
+    if (values.has(name)) issues.push(`${where} is given twice`);
+    else if (row === undefined && familyOf(name) !== null) {
+      const raw = passedYaml(value);
+      if (raw === undefined) issues.push(`${where} is no setting of a server: give text, a number, true, false or a list`);
+      else values.set(name, { raw, origin: "file", where });
+    } else if (row === undefined) issues.push(unknown(where, name, table));
     else values.set(name, { raw: fromYaml(row, value), origin: "file", where: `${file}: ${written}` });
   }
   return { values, issues };

@@ -13,20 +13,18 @@ export const upstreamOnly: readonly string[] = (
   "keep-old-actor lambd load-debug-rollout-data log-multi-turn log-passrate log-probs-chunk-size log-probs-max-tokens-per-gpu " +
   "log-reward-category loss-mask-type loss-type mask-offpolicy-in-partial-rollout max-turns megatron-config-path " +
   "model-name multimodal-keys no-save-optim num-critic-only-steps num-data-workers offload offload-rollout offload-train only-train-params-name-list " +
-  "opd-kl-coef opd-teacher-load opd-type opsm-delta partial-rollout prefill-num-servers ref-ckpt-step release-train reset-optimizer-states " +
+  "opd-kl-coef opd-teacher-load opd-type opsm-delta partial-rollout ref-ckpt-step release-train reset-optimizer-states " +
   "rm-url rollout-all-samples-process-path rollout-buffer-url rollout-data-postprocess-path rollout-data-transport " +
-  "rollout-external-engine-addrs rollout-function-path rollout-health-check-first-wait rollout-health-check-interval " +
+  "rollout-function-path rollout-health-check-first-wait rollout-health-check-interval " +
   "rollout-health-check-timeout rollout-sample-filter-path rollout-sample-hook-path rollout-task-type save-debug-rollout-data " +
   "save-debug-train-data save-hf start-rollout-id streaming-data tb-experiment-name tb-project-name tool-key train-env-vars " +
-  "update-weight-buffer-size update-weight-disk-dir update-weight-local-checkpoint-dir update-weight-mode update-weight-transport " +
+  "update-weight-buffer-size update-weight-local-checkpoint-dir update-weight-mode " +
   "use-distributed-post use-fault-tolerance use-opd use-opsm use-rollout-entropy use-rollout-routing-replay use-routing-replay " +
   "use-stateless-adam use-tensorboard use-wandb value-clip wandb-always-use-train-step wandb-group wandb-project"
 ).split(" ");
 
 /** Why a flag that is no row is refused: by family first, then as one of upstream's not built here; null: simply unknown. */
 export function whyRefused(name: string): string | null {
-  if (name.startsWith("sglang-")) return "it is a setting of SGLang servers, which the embedded backend does not start";
-  if (name.startsWith("router-")) return "it is a setting of sglang-router; this router has --router-policy";
   if (upstreamOnly.includes(name)) return "upstream slime has it, this version does not yet";
   if (megatronFlags.includes(name)) return "it is Megatron's, which the embedded backend does not use";
   return null;

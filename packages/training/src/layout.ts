@@ -1,5 +1,4 @@
-import { SlimeError } from "@slime/core";
-import type { Derived, RunConfig } from "@slime/rl-config";
+import { type Derived, type EngineGroup, type EngineModel, engineGpus, engineModels, type RunConfig } from "@slime/rl-config";
 
 /** Which GPUs a run takes, and who sits where. Colocation is not built. */
 export type LayoutMode = "normal" | "debug_train_only" | "debug_rollout_only" | "external" | "external_rollout_only";
@@ -26,12 +25,19 @@ export function reservation(mode: LayoutMode, sizes: { readonly trainerGpus: num
   }
 }
 
-/** Where one process of an engine sits: bundle index, and its place among the nodes of a multi-node engine. */
+/** Where one process of an engine sits, and what it serves. */
 export interface EngineProcess {
+  /** Counts all engines of the run, in the order of their groups. */
   readonly engine: number;
   readonly nodeRank: number;
+  /** Processes (nodes) of this engine; rank 0 has the HTTP port. */
+  readonly nodes: number;
+  /** Its first bundle. */
   readonly bundle: number;
   readonly gpus: number;
+  /** Name of its model. */
+  readonly model: string;
+  readonly group: EngineGroup;
 }
 
 export interface Layout {
@@ -39,6 +45,7 @@ export interface Layout {
   readonly bundles: number;
   /** `trainerBundles[rank]`. */
   readonly trainerBundles: readonly number[];
+  /** Placeholder groups have none; their bundles stay empty. */
   readonly engines: readonly EngineProcess[];
   /** Bundle of a `RefModel` of its own (`--ref-num-gpus 1`); null: the reference lives in the trainer's ranks, or there is none. */
   readonly referenceBundle: number | null;
@@ -46,45 +53,46 @@ export interface Layout {
 
 /**
  * The map rank ↔ bundle ↔ engine. The group's bundles come back sorted (architecture: node address numerically, then GPU index), so the
- * map is the same on every start with the same machines. Process i of the engines sits on bundle `offset + i × min(gpusPerEngine,
- * gpusPerNode)`; an engine of more than a node's GPUs has one process a node.
+ * map is the same on every start with the same machines. Groups lie one after another; process i of a group sits on bundle
+ * `offset + i × min(gpusPerEngine, gpusPerNode)`; an engine of more than a node's GPUs has one process a node.
  */
 export function layoutOf(
   mode: LayoutMode,
-  sizes: { readonly trainerGpus: number; readonly rolloutGpus: number; readonly gpusPerEngine: number; readonly gpusPerNode: number },
+  sizes: { readonly trainerGpus: number; readonly gpusPerNode: number },
+  models: readonly EngineModel[],
 ): Layout {
-  const { reserve, rolloutOffset } = reservation(mode, sizes);
-  const perProcess = Math.min(sizes.gpusPerEngine, sizes.gpusPerNode);
-  const nodesPerEngine = Math.max(1, Math.floor(sizes.gpusPerEngine / sizes.gpusPerNode));
-  const processes = mode === "normal" || mode === "debug_rollout_only" ? Math.floor(sizes.rolloutGpus / perProcess) : 0;
-  const engines = Array.from({ length: processes }, (_, i): EngineProcess => {
-    const bundle = rolloutOffset + i * perProcess;
-    if (bundle + perProcess > reserve) {
-      const reason = `engine process ${i} needs bundles ${bundle} to ${bundle + perProcess - 1}, the group has ${reserve}`;
-      throw new SlimeError("placement.infeasible", reason, {
-        wanted: `${processes} engine processes of ${perProcess} GPUs`,
-        reasons: [reason],
-      });
-    }
-    return { engine: Math.floor(i / nodesPerEngine), nodeRank: i % nodesPerEngine, bundle, gpus: perProcess };
-  });
+  const { reserve, rolloutOffset } = reservation(mode, { trainerGpus: sizes.trainerGpus, rolloutGpus: engineGpus(models) });
   const trains = mode !== "debug_rollout_only" && mode !== "external_rollout_only";
   return {
     bundles: reserve,
     trainerBundles: trains ? Array.from({ length: sizes.trainerGpus }, (_, rank) => rank) : [],
-    engines,
+    engines: mode === "normal" || mode === "debug_rollout_only" ? engineProcesses(models, rolloutOffset, sizes.gpusPerNode) : [],
     referenceBundle: null,
   };
 }
 
+function engineProcesses(models: readonly EngineModel[], from: number, gpusPerNode: number): readonly EngineProcess[] {
+  const out: EngineProcess[] = [];
+  let bundle = from;
+  let engine = 0;
+  for (const { name: model, groups } of models) {
+    for (const group of groups) {
+      const gpus = Math.min(group.gpusPerEngine, gpusPerNode);
+      const nodes = Math.max(1, Math.floor(group.gpusPerEngine / gpusPerNode));
+      const engines = group.workerType === "placeholder" ? 0 : Math.floor(group.gpus / group.gpusPerEngine);
+      for (let i = 0; i < engines * nodes; i++)
+        out.push({ engine: engine + Math.floor(i / nodes), nodeRank: i % nodes, nodes, bundle: bundle + i * gpus, gpus, model, group });
+      engine += engines;
+      bundle += group.gpus;
+    }
+  }
+  return out;
+}
+
 /** The layout of a run's configuration. */
 export function runLayout(config: RunConfig, derived: Derived): Layout {
-  const layout = layoutOf("normal", {
-    trainerGpus: derived.trainerRanks,
-    rolloutGpus: derived.rolloutGpus,
-    gpusPerEngine: config.rolloutNumGpusPerEngine,
-    gpusPerNode: config.numGpusPerNode,
-  });
+  const mode = config.rolloutExternalEngineAddrs.length > 0 ? "external" : "normal";
+  const layout = layoutOf(mode, { trainerGpus: derived.trainerRanks, gpusPerNode: config.numGpusPerNode }, engineModels(config));
   if (config.refNumGpus === 0 || !derived.needsReference) return layout;
   return { ...layout, bundles: layout.bundles + 1, referenceBundle: layout.bundles };
 }

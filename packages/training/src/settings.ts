@@ -155,13 +155,19 @@ export function rewardSettings(config: RunConfig): RewardSettings {
 
 export interface RouterSettings {
   readonly policy: RouterPolicy;
+  /** cache_aware: load decides when the busiest engine has more than `idlest × relative` and `idlest + absolute` requests. */
+  readonly balance: { readonly absolute: number; readonly relative: number };
   /** Requests in flight that all rollout workers together may have. */
   readonly inFlightMax: number;
 }
 
 /** How the router spreads requests, and how many there may be. */
 export function routerSettings(config: RunConfig): RouterSettings {
-  return { policy: config.routerPolicy, inFlightMax: config.sglangServerConcurrency * derive(config).engines };
+  return {
+    policy: config.routerPolicy,
+    balance: { absolute: config.routerBalanceAbsThreshold, relative: config.routerBalanceRelThreshold },
+    inFlightMax: config.sglangServerConcurrency * derive(config).engines,
+  };
 }
 
 /** Sync pushes when nothing is in flight, so aborting costs nothing and lets the cache be flushed. */

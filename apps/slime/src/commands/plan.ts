@@ -1,6 +1,6 @@
 import { systemClock } from "@slime/core";
 import { type Derived, derive, loopLength, type RunConfig, type RunMode } from "@slime/rl-config";
-import { type Layout, pauseMode, runLayout } from "@slime/training";
+import { type EngineProcess, type Layout, pauseMode, runLayout } from "@slime/training";
 import type { Command } from "commander";
 import { openTrainingSource } from "../run-data.js";
 import { readRunFlags, runFlagsCommand } from "../run-flags.js";
@@ -28,7 +28,7 @@ export function planLines(config: RunConfig, prompts: number): readonly string[]
   const epochs = (length.rollouts * config.rolloutBatchSize) / prompts;
   const layout = runLayout(config, derived);
   return [
-    `command      slime ${config.mode === "sync" ? "train" : "train-async"}, ${config.trainBackend} backend, ${config.advantageEstimator}`,
+    `command      slime ${config.mode === "sync" ? "train" : "train-async"}, ${config.advantageEstimator}; ${config.trainBackend} trainer, ${config.rolloutBackend === "sglang" ? "SGLang" : "embedded"} engines`,
     `batch        ${config.rolloutBatchSize} prompts × ${config.nSamplesPerPrompt} samples = ${derived.samplesPerRollout} = ${derived.globalBatchSize} (global batch) × ${derived.stepsPerRollout} (steps per rollout)`,
     `per rank     ${derived.globalBatchSize / derived.dataParallelSize} samples a step, ${config.useDynamicBatchSize ? `micro-batches of at most ${config.maxTokensPerGpu} tokens` : `micro-batches of ${config.microBatchSize}`}`,
     `length       ${length.rollouts} rollouts, ${length.rollouts * derived.stepsPerRollout} optimizer steps, ${epochs.toFixed(2)} epochs of ${prompts} prompts`,
@@ -37,7 +37,8 @@ export function planLines(config: RunConfig, prompts: number): readonly string[]
     ...lagLines(config, derived),
     `placement    ${layout.bundles} GPUs (bundles {GPU: 1, CPU: 1}, PACK), in order of node address and GPU index:`,
     ...layoutLines(layout),
-    `             + 1 router, ${config.rolloutNumWorkers} rollout worker${config.rolloutNumWorkers === 1 ? "" : "s"} (no GPU)`,
+    ...(config.rolloutExternalEngineAddrs.length === 0 ? [] : [`external     ${config.rolloutExternalEngineAddrs.join(", ")}`]),
+    `             + 1 router (${config.routerBackend === "slime" ? "slime's" : "sglang_router"}, ${config.routerPolicy}), ${config.rolloutNumWorkers} rollout worker${config.rolloutNumWorkers === 1 ? "" : "s"} (no GPU)`,
   ];
 }
 
@@ -54,10 +55,15 @@ function lagLines(config: RunConfig, derived: Derived): readonly string[] {
 function layoutLines(layout: Layout): readonly string[] {
   return [
     ...layout.trainerBundles.map((bundle, rank) => `             bundle ${bundle}: trainer rank ${rank}`),
-    ...layout.engines.map(
-      ({ engine, nodeRank, bundle, gpus }) =>
-        `             bundle ${gpus === 1 ? bundle : `${bundle}–${bundle + gpus - 1}`}: engine ${engine}${nodeRank > 0 ? `, node ${nodeRank}` : ""}`,
-    ),
+    ...layout.engines.map((process) => `             bundle ${bundlesOf(process)}: ${engineWords(process)}`),
     ...(layout.referenceBundle === null ? [] : [`             bundle ${layout.referenceBundle}: reference`]),
   ];
+}
+
+const bundlesOf = ({ bundle, gpus }: EngineProcess): string => (gpus === 1 ? `${bundle}` : `${bundle}–${bundle + gpus - 1}`);
+
+/** `engine 2 (decode, model judge), node 1 of 2`: only what is not plain. */
+function engineWords({ engine, nodeRank, nodes, model, group }: EngineProcess): string {
+  const kind = [...(group.workerType === "regular" ? [] : [group.workerType]), ...(model === "actor" ? [] : [`model ${model}`])];
+  return `engine ${engine}${kind.length > 0 ? ` (${kind.join(", ")})` : ""}${nodes > 1 ? `, node ${nodeRank} of ${nodes}` : ""}`;
 }
