@@ -95,6 +95,44 @@ describe("a weight push", () => {
     expect(push.version()).toBe(0);
   });
 
+  it("W8: a deadline that passes while the fence opens leaves it shut on the engine that was given up", async () => {
+    const { sim, go } = await world();
+    const ports = await sim.ports();
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const asked: string[] = [];
+    const fence = {
+      close: async (url: string) => {
+        asked.push(`close ${url}`);
+        await ports.fleet.fence.close(url);
+      },
+      open: async (url: string, version: number) => {
+        if (url === "http://engine-1") await held;
+        asked.push(`open ${url}`);
+        await ports.fleet.fence.open(url, version);
+      },
+    };
+    // The engine stays what it is, so that only its fence keeps requests out.
+    const fleet = { ...ports.fleet, fence, restart: async () => {} };
+    const slow = weightPush({ ...ports, fleet, pauseMode: "abort", temperature: 1 });
+    const report = await go(slow.push({ ...at(1), timeoutMs: 500 }));
+    expect(report.engines.map(({ state }) => state)).toEqual(["open", "quarantined"]);
+    release();
+    await go(sim.clock.run(200));
+    expect(asked.filter((each) => each.endsWith("engine-1"))).toEqual([
+      "close http://engine-1",
+      "open http://engine-1",
+      "close http://engine-1",
+    ]);
+    expect(sim.engines.map(({ open }) => open)).toEqual([true, false]);
+    expect(slow.stateOf("http://engine-1")).toBe("quarantined");
+    // Its next transfer waits for what the last one left behind.
+    await go(slow.catchUp({ url: "http://engine-1", version: 1, timeoutMs: 500 }));
+    expect(sim.engines.map(({ open }) => open)).toEqual([true, true]);
+  });
+
   it("catches one restarted engine up without touching the others, and only once", async () => {
     const { sim, push, go } = await world();
     await go(push.push(at(3)));

@@ -5,7 +5,8 @@
  * it is quarantined and restarted; W4 pushes and catch-ups happen one after the other; W5 the calls an engine gets follow the order
  * of its states, whatever happens to the others; W6 a transfer that was given up has no say any more: what its engine answers late neither
  * opens nor quarantines the engine that has taken its place; W7 a fence that cannot be reached is asked again until the push's deadline:
- * a router that dies and comes back costs no engine.
+ * a router that dies and comes back costs no engine; W8 one engine's fence is asked one thing at a time, and an engine that is quarantined
+ * while its fence opens is shut out again right after.
  */
 import type { EnginePushState, ExportedWeights, PauseMode, PushReport, WeightSync } from "@slime/backend";
 import { abortable, type Clock, causeChain, deadline, factsOf, invariant, type Logger, SlimeError, sleep } from "@slime/core";
@@ -65,6 +66,7 @@ export interface WeightPush extends WeightSync {
 /** The coordinator of pushes over a fleet; it keeps what it knows of each engine's standing. */
 export function weightPush(parts: WeightPushParts): WeightPush {
   const standings = new Map<string, Standing>();
+  const fences = new Map<string, Promise<void>>();
   let last: Expected | null = null;
   let queue: Promise<unknown> = Promise.resolve();
 
@@ -74,21 +76,42 @@ export function weightPush(parts: WeightPushParts): WeightPush {
     return next;
   };
 
-  const enter = (url: string, state: EnginePushState, version: number, transfer: symbol) => {
+  /** W6. */
+  const standingOf = (url: string, version: number, transfer: symbol): Standing => {
     const standing = standings.get(url);
-    if (standing?.transfer !== transfer)
-      throw new SlimeError("call.cancelled", `the transfer of version ${version} to ${url} was given up`, {
-        what: `push of ${version} to ${url}`,
-      });
+    if (standing?.transfer === transfer) return standing;
+    const what = `push of ${version} to ${url}`;
+    throw new SlimeError("call.cancelled", `the transfer of version ${version} to ${url} was given up`, { what });
+  };
+
+  const enter = (url: string, state: EnginePushState, version: number, transfer: symbol) => {
+    const standing = standingOf(url, version, transfer);
     invariant(following[standing.state].includes(state), `W5: engine ${url} went from ${standing.state} to ${state}`);
     standings.set(url, { state, version, transfer });
   };
 
+  /** W8. */
+  const atFence = (url: string, ask: () => Promise<void>): Promise<void> => {
+    const asked = (fences.get(url) ?? Promise.resolve()).then(ask);
+    const settled = asked
+      .catch(() => {})
+      .then(() => {
+        if (fences.get(url) === settled) fences.delete(url);
+      });
+    fences.set(url, settled);
+    return asked;
+  };
+
   /** Ends a transfer that failed, unless it has no say any more (W6), and with it its engine (W3). */
   const quarantine = ({ url, id }: EngineHandle, version: number, transfer: symbol, reason: string) => {
-    if (standings.get(url)?.transfer !== transfer) return;
+    const standing = standings.get(url);
+    if (standing?.transfer !== transfer) return;
     standings.set(url, { state: "quarantined", version, transfer: Symbol("none") });
     parts.log.warn("push.quarantined", { engine: id, url, version, reason });
+    if (standing.state === "open")
+      atFence(url, () => parts.fleet.fence.close(url)).catch((failure: unknown) =>
+        parts.log.warn("push.fence_not_shut", { engine: id, reason: causeChain(failure).join(": ") }),
+      );
     parts.fleet
       .restart(id, reason)
       .catch((failure: unknown) => parts.log.error("engine.restart.failed", { engine: id, reason: causeChain(failure).join(": ") }));
@@ -108,9 +131,18 @@ export function weightPush(parts: WeightPushParts): WeightPush {
     const transfer = Symbol(url);
     standings.set(url, { state: standings.get(url)?.state ?? "quarantined", version: standings.get(url)?.version ?? 0, transfer });
     try {
+      const own = (ask: () => Promise<void>) =>
+        atFence(url, async () => {
+          standingOf(url, expected.version, transfer);
+          await ask();
+        });
+      const fence = {
+        close: () => own(() => parts.fleet.fence.close(url)),
+        open: () => own(() => parts.fleet.fence.open(url, expected.version)),
+      };
       // One engine that answers nothing must not hold the others' push.
       const transferMs = await abortable(
-        transferTo(parts, handle, expected, signal, (state) => enter(url, state, expected.version, transfer)),
+        transferTo(parts, handle, expected, signal, { fence, enter: (state) => enter(url, state, expected.version, transfer) }),
         signal,
       );
       return { url, state: "open", reason: null, transferMs };
@@ -172,7 +204,8 @@ export function weightPush(parts: WeightPushParts): WeightPush {
       }),
     reopen: () =>
       inTurn(async () => {
-        for (const [url, { state, version }] of standings) if (state === "open") await parts.fleet.fence.open(url, version);
+        for (const [url, { state, version }] of standings)
+          if (state === "open") await atFence(url, () => parts.fleet.fence.open(url, version));
       }),
     forget: (url) => void standings.delete(url),
     lastExport: () => last?.weights ?? null,
@@ -188,16 +221,22 @@ interface EngineResult {
   readonly transferMs: number;
 }
 
+/** What a transfer moves apart from its engine: that engine's fence, and what is known of where it stands. */
+interface TransferSteps {
+  readonly fence: { readonly close: () => Promise<void>; readonly open: () => Promise<void> };
+  readonly enter: (state: EnginePushState) => void;
+}
+
 /** All steps of one engine in their order; returns how long it received. */
 async function transferTo(
   parts: WeightPushParts,
   { url, engine, id }: EngineHandle,
   expected: Expected,
   signal: AbortSignal,
-  enter: (state: EnginePushState) => void,
+  { fence, enter }: TransferSteps,
 ): Promise<number> {
   const { version, weights } = expected;
-  await persist(parts, signal, () => parts.fleet.fence.close(url));
+  await persist(parts, signal, fence.close);
   enter("fenced");
   await engine.pause(parts.pauseMode);
   enter("paused");
@@ -221,7 +260,7 @@ async function transferTo(
     await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
   // Said first: an engine that was given up meanwhile must not be opened by a late answer.
   enter("open");
-  await persist(parts, signal, () => parts.fleet.fence.open(url, version));
+  await persist(parts, signal, fence.open);
   return transferMs;
 }
 
