@@ -48,6 +48,22 @@ describe.skipIf(!python)("scripted gang, pipeline 2 × data parallel 2 (needs Py
     await subject.gang.ranks[1]?.exited;
   });
 
+  it("ranks that were told to stop half-way do the next operation right: what their peers had sent is not taken for it", async () => {
+    await using subject = await start();
+    await subject.trainer.init(op("i"), same(subject.init));
+    const batch = batches(subject);
+    // Rank = stage · 2 + replica.
+    const requests = [...batch, ...batch].map((each) => ({ batch: each, tag: "actor" as const }));
+    const values = (opId: string) => subject.trainer.computeLogProbs(op(opId), { kind: "each", requests });
+    const before = await values("l1");
+    subject.gang.ranks[3]?.plan({ op: "trainStep", moment: "start", kind: "fail" });
+    // Other rows than those whose log-probs are asked for: their activations stay unread in the socket of rank 3.
+    await expect(subject.trainer.trainStep(op("s"), stepOf(subject, [...batch].reverse()))).rejects.toMatchObject({
+      details: { failedRanks: [3] },
+    });
+    expect(await values("l2")).toEqual(before);
+  });
+
   it("B3: a rank that hangs is named once the deadline and the grace have passed", async () => {
     await using subject = await start();
     await subject.trainer.init(op("i"), same(subject.init));
