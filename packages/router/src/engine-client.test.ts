@@ -112,7 +112,7 @@ describe("generate", () => {
     ]);
     expect(got.weightSpans).toEqual([
       { version: 7, from: 0, to: 4, mixed: false },
-      { version: 8, from: 4, to: 6, mixed: false },
+      { version: 7, from: 4, to: 6, mixed: true },
     ]);
     expect(JSON.parse(server.seen[0]?.body.toString() ?? "")).toMatchObject({ stream: true, sampling_params: { stream_interval: 32 } });
   });
@@ -124,6 +124,15 @@ describe("generate", () => {
         (s.script = (_r, response) =>
           response.writeHead(200, { "content-type": "text/event-stream" }).end('data: {"error":{"message":"gone"}}\n\n')),
       "engine.unavailable",
+    ],
+    [
+      "a stream refused by an error event",
+      (s) =>
+        (s.script = (_r, response) =>
+          response
+            .writeHead(200, { "content-type": "text/event-stream" })
+            .end('data: {"error":{"message":"Duplicate request ID detected","code":400}}\n\ndata: [DONE]\n\n')),
+      "engine.refused",
     ],
     [
       "a stream without an end",
@@ -222,7 +231,9 @@ describe("control", () => {
     await engine.abort({ all: true });
     await engine.flush();
     await engine.resume();
-    expect(await engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8, tensors: [] } })).toEqual({
+    expect(
+      await engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8, tensors: [] } }),
+    ).toEqual({
       version: "4",
       checksum: "abc",
     });
@@ -247,7 +258,8 @@ describe("control", () => {
   });
 
   it("weights that were not taken, or are others, are weights.mismatch", async () => {
-    const update = () => engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8, tensors: [] } });
+    const update = () =>
+      engine.updateWeights({ version: 4, source: { kind: "shared-memory", path: "/w", checksum: "abc", bytes: 8, tensors: [] } });
     server.script = (_request, response) => answerJson(response, { success: false, message: "checksum" }, 400);
     await expect(update()).rejects.toSatisfy(code("weights.mismatch"));
     server.script = (_request, response) => answerJson(response, { success: true, checksum: "def" });

@@ -211,7 +211,10 @@ function wholeSpan(reply: ParsedReply, sentAt: string | null): readonly WeightSp
   return [{ version: versionNumber(reply.weightVersion), from: 0, to: reply.outputIds.length, mixed: sentAt !== reply.weightVersion }];
 }
 
-/** A chunk's object. @throws `engine.unavailable` for an error event: the router's word that the engine broke off, or the engine's own. */
+/**
+ * A chunk's object. @throws for an error event: `engine.refused` where it carries a code from 400 to 499 (SGLang's way to refuse a stream, whose
+ * status is 200), else `engine.unavailable`: the router's word that the engine broke off, or the engine's own.
+ */
 function streamedJson(url: string, data: string): Readonly<Record<string, unknown>> {
   let value: unknown;
   try {
@@ -228,6 +231,10 @@ function streamedJson(url: string, data: string): Readonly<Record<string, unknow
     throw new SlimeError("engine.unavailable", `${url} streamed JSON that is no object`, { engine: url, reason: "no object" });
   if ("error" in value) {
     const reason = refusalText(Buffer.from(data));
+    const { error } = value as { readonly error: unknown };
+    const status = typeof error === "object" && error !== null && "code" in error ? error.code : null;
+    if (typeof status === "number" && status >= 400 && status < 500 && status !== 429)
+      throw new SlimeError("engine.refused", `${url} refused a stream with ${status}: ${reason}`, { engine: url, status, reason });
     throw new SlimeError("engine.unavailable", `${url} broke off its stream: ${reason}`, { engine: url, reason });
   }
   return value as Readonly<Record<string, unknown>>;

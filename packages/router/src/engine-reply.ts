@@ -35,7 +35,7 @@ export function parseReply(url: string, json: Json): ParsedReply {
     inputLogProbs: inputs.map(({ logProb }) => logProb),
     finishReason: finishReason(record(meta["finish_reason"])),
     weightVersion: String(meta["weight_version"] ?? "default"),
-    weightSpans: spansOf(meta["weight_version_spans"], ids.length),
+    weightSpans: spansOf(meta["weight_version_spans"] ?? meta["weight_versions"], ids.length),
     promptTokens: typeof meta["prompt_tokens"] === "number" ? meta["prompt_tokens"] : 0,
     cachedTokens: typeof meta["cached_tokens"] === "number" ? meta["cached_tokens"] : 0,
   };
@@ -46,17 +46,25 @@ export function versionNumber(version: string): number {
   return /^\d{1,15}$/.test(version) ? Number(version) : 0;
 }
 
-/** Counts tokens per version from a stream's chunks: ours where the server keeps no record. A chunk's version is that of the tokens new in it. */
+/**
+ * Counts tokens per version from a stream's chunks: ours where the server keeps no record. A chunk names the version at the time it was
+ * sent; where that changed, a chunk of several new tokens may hold some of the version before: they are `mixed`, under the older version.
+ */
 export class SpanCounter {
   readonly #spans: WeightSpan[] = [];
+  #version: number | null = null;
 
   count(tokens: number, version: string): void {
     const last = this.#spans.at(-1);
     const from = last?.to ?? 0;
+    const before = this.#version ?? versionNumber(version);
     if (tokens <= from) return;
-    const number = versionNumber(version);
-    if (last !== undefined && last.version === number) this.#spans[this.#spans.length - 1] = { ...last, to: tokens };
-    else this.#spans.push({ version: number, from, to: tokens, mixed: false });
+    this.#version = versionNumber(version);
+    const mixed = before !== this.#version && tokens - from > 1;
+    const span = { version: mixed ? before : this.#version, from, to: tokens, mixed };
+    if (last !== undefined && last.version === span.version && !last.mixed && !mixed)
+      this.#spans[this.#spans.length - 1] = { ...last, to: tokens };
+    else this.#spans.push(span);
   }
 
   get spans(): readonly WeightSpan[] {
@@ -94,11 +102,16 @@ function spansOf(value: unknown, tokens: number): readonly WeightSpan[] | null {
   if (!Array.isArray(value)) return null;
   const out: WeightSpan[] = [];
   for (const item of value as readonly unknown[]) {
-    const [version, from, to] = numbers(item) ?? [];
+    const [version, from, to] = numbers(item) ?? spanFields(record(item));
     if (version === undefined || from !== (out.at(-1)?.to ?? 0) || to === undefined || to <= from) return null;
     out.push({ version, from, to, mixed: false });
   }
   return (out.at(-1)?.to ?? 0) === tokens ? out : null;
+}
+
+/** SGLang 0.5.23 writes `{version, start, end}`. */
+function spanFields(item: Json | null): readonly number[] {
+  return numbers([versionNumber(String(item?.["version"])), item?.["start"], item?.["end"]]) ?? [];
 }
 
 function numbers(value: unknown): readonly number[] | null {

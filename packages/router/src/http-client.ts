@@ -11,7 +11,7 @@ export interface HttpReply {
 }
 
 export interface HttpCall {
-  readonly method: "GET" | "POST" | "DELETE";
+  readonly method: "GET" | "POST" | "DELETE" | "OPTIONS";
   readonly path: string;
   readonly json?: unknown;
   readonly timeoutMs: number;

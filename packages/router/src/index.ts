@@ -1,8 +1,17 @@
 export { Dispatcher, type DispatcherCounts } from "./dispatcher.js";
 export { HttpEngine, type HttpEngineOptions } from "./engine-client.js";
 export { Fleet, type Gate, type Health, isAble, type StayEnd, type Worker, workerView } from "./fleet.js";
+export { type HttpCall, HttpClient, type HttpReply, refusalText, replyJson } from "./http-client.js";
 export { defaultRouterLimits, type RouterLimits } from "./options.js";
 export { httpRouter } from "./router-client.js";
 export { type RouterOptions, type RunningRouter, startRouter } from "./start.js";
-export { type Attempt, type AttemptOutcome, type ForwardRequest, Presence, type ReplySink, retryableStatuses, type Transport } from "./transport.js";
+export {
+  type Attempt,
+  type AttemptOutcome,
+  type ForwardRequest,
+  Presence,
+  type ReplySink,
+  retryableStatuses,
+  type Transport,
+} from "./transport.js";
 export { undiciTransport } from "./undici-transport.js";
