@@ -49,12 +49,19 @@ export async function readGpus(smi: NvidiaSmi = systemNvidiaSmi): Promise<readon
   });
 }
 
+const virtualPrefix = "VIRTUAL-";
+
+/** Whether a GPU of this UUID is only declared: no program can compute on it. */
+export function isVirtualGpu(uuid: string): boolean {
+  return uuid.startsWith(virtualPrefix);
+}
+
 /** Declared GPUs, for machines that have none: schedulable like real ones, seen by index. */
 export function virtualGpus(count: number, nodeId: string): readonly GpuDevice[] {
   const hex = nodeId.slice(nodeId.indexOf("_") + 1);
   return Array.from({ length: count }, (_, index) => ({
     index,
-    uuid: `VIRTUAL-${hex}-${index}`,
+    uuid: `${virtualPrefix}${hex}-${index}`,
     name: "virtual",
     memoryMib: 0,
     virtual: true,

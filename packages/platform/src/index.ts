@@ -2,7 +2,7 @@ export { clusterTag, socketDirOf, storeDirOf } from "./cluster-paths.js";
 export { type DeathEvidence, describeDeath, type ExitStatus, exitStatusOf, type HowItDied, readExitFile } from "./exit-status.js";
 export { type ExitWatcher, type ExitWatcherOptions, exitWatcher, type Watched } from "./exit-watch.js";
 export { appendLine, lastLines, privateDirectory, readTextIfThere, syncDirectory, writeFileAtomic } from "./files.js";
-export { type GpuDevice, type GpuReading, type NvidiaSmi, readGpus, realGpus, systemNvidiaSmi, virtualGpus } from "./gpus.js";
+export { type GpuDevice, type GpuReading, isVirtualGpu, type NvidiaSmi, readGpus, realGpus, systemNvidiaSmi, virtualGpus } from "./gpus.js";
 export { errnoOf, translateIoError } from "./io-errors.js";
 export { exists, type KillOptions, type KillTarget, killMarked, killTree, signal } from "./kill-tree.js";
 export { exitFileIn, type Launched, type LaunchOptions, launch } from "./launch.js";
@@ -17,3 +17,4 @@ export type { ProcessActivity, ProcessEntry, ProcessIdentity, ProcessMark, Proce
 export { type RunCommandOptions, runCommand } from "./run-command.js";
 export { type DaemonContext, type RunDaemonOptions, runDaemon } from "./run-daemon.js";
 export { type SuperviseOptions, supervise } from "./supervise.js";
+export { typedCommand } from "./typed-command.js";

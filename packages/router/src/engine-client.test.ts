@@ -87,9 +87,22 @@ describe("generate", () => {
     const mixed = async () => (await engine.generate(request, { timeoutMs: 5_000 })).weightSpans;
     expect(await mixed()).toEqual([{ version: 8, from: 0, to: 2, mixed: true }]);
     headers = { "x-slime-weight-version": "7" };
-    expect(await mixed()).toEqual([{ version: 8, from: 0, to: 2, mixed: true }]);
+    expect(await mixed()).toEqual([{ version: 7, from: 0, to: 2, mixed: true }]);
     headers = { "x-slime-weight-version": "8" };
     expect(await mixed()).toEqual([{ version: 8, from: 0, to: 2, mixed: false }]);
+  });
+
+  it.each([
+    ["nothing", { kind: "floor", floor: () => null }, { version: 8, mixed: true }],
+    ["an older floor", { kind: "floor", floor: () => 6 }, { version: 6, mixed: true }],
+    ["a floor at the reply's version", { kind: "floor", floor: () => 8 }, { version: 8, mixed: false }],
+    ["that pushes cut every request", { kind: "one" }, { version: 8, mixed: false }],
+  ] as const)("without record and header, knowing %s", async (_, versions, span) => {
+    server.script = (_request, response) => answerJson(response, reply(2, "8", { type: "length", length: 2 }));
+    const knowing = new HttpEngine(engine.url, { versions });
+    const { weightSpans } = await knowing.generate(request, { timeoutMs: 5_000 });
+    await knowing.close();
+    expect(weightSpans).toEqual([{ ...span, from: 0, to: 2 }]);
   });
 
   it("streams when someone listens, and counts tokens per version", async () => {

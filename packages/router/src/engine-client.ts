@@ -22,7 +22,15 @@ export interface HttpEngineOptions {
   readonly updateTimeoutMs?: number;
   /** Tokens between chunks when a caller listens; each chunk repeats all before it, so a small number costs squares. */
   readonly streamInterval?: number;
+  /** What is known of the weights behind this url where no header tells; default: nothing. */
+  readonly versions?: KnownVersions;
 }
+
+/**
+ * `one`: pushes cut what runs, so every reply comes from the one version it names. `floor`: whoever answers a request sent now has at least
+ * this version (null: not known), so a reply that names the same saw no other.
+ */
+export type KnownVersions = { readonly kind: "one" } | { readonly kind: "floor"; readonly floor: () => number | null };
 
 type GenerateOptions = Parameters<Engine["generate"]>[1];
 
@@ -30,7 +38,7 @@ type GenerateOptions = Parameters<Engine["generate"]>[1];
  * An engine (or a router in front of some) reached by SGLang's HTTP routes.
  * H1: a status from 400 to 599 is `engine.refused`, with 429, 502, 503 and 504 as `engine.unavailable`: another try may succeed.
  * H2: a reply's spans are the engine's record where it keeps one; else counted from the stream; else one span, `mixed` unless the router's
- * header shows that the version did not change on the way.
+ * header, or what is known of the versions, shows that the version did not change on the way. A mixed span counts as the oldest it may be.
  */
 export class HttpEngine implements Engine {
   readonly url: string;
@@ -38,6 +46,7 @@ export class HttpEngine implements Engine {
   readonly #controlMs: number;
   readonly #updateMs: number;
   readonly #streamInterval: number;
+  readonly #versions: KnownVersions;
 
   constructor(url: string, options: HttpEngineOptions = {}) {
     this.url = url;
@@ -45,13 +54,17 @@ export class HttpEngine implements Engine {
     this.#controlMs = options.controlTimeoutMs ?? 30_000;
     this.#updateMs = options.updateTimeoutMs ?? 180_000;
     this.#streamInterval = options.streamInterval ?? 32;
+    this.#versions = options.versions ?? { kind: "floor", floor: () => null };
   }
 
   async generate(request: GenerateRequest, { signal, timeoutMs, onTokens }: GenerateOptions): Promise<GenerateResult> {
     if (onTokens !== undefined) return this.#generateStreamed(request, onTokens, timeoutMs, signal);
+    const floor = this.#versions.kind === "floor" ? this.#versions.floor() : null;
     const reply = await this.#post("/generate", request, timeoutMs, signal);
     const parsed = parseReply(this.url, replyJson(this.url, reply));
-    return this.#finished(parsed, parsed.weightSpans ?? wholeSpan(parsed, reply.header("x-slime-weight-version")));
+    const header = reply.header("x-slime-weight-version");
+    const sentAt = header !== null ? versionNumber(header) : this.#versions.kind === "one" ? versionNumber(parsed.weightVersion) : floor;
+    return this.#finished(parsed, parsed.weightSpans ?? wholeSpan(parsed, sentAt));
   }
 
   async #generateStreamed(
@@ -206,9 +219,11 @@ export class HttpEngine implements Engine {
   }
 }
 
-function wholeSpan(reply: ParsedReply, sentAt: string | null): readonly WeightSpan[] {
+/** `sentAt`: the version that the engine had at least when it was asked; null: not known. */
+function wholeSpan(reply: ParsedReply, sentAt: number | null): readonly WeightSpan[] {
   if (reply.outputIds.length === 0) return [];
-  return [{ version: versionNumber(reply.weightVersion), from: 0, to: reply.outputIds.length, mixed: sentAt !== reply.weightVersion }];
+  const version = versionNumber(reply.weightVersion);
+  return [{ version: Math.min(version, sentAt ?? version), from: 0, to: reply.outputIds.length, mixed: sentAt !== version }];
 }
 
 /**

@@ -1,5 +1,5 @@
 export { Dispatcher, type DispatcherCounts } from "./dispatcher.js";
-export { HttpEngine, type HttpEngineOptions } from "./engine-client.js";
+export { HttpEngine, type HttpEngineOptions, type KnownVersions } from "./engine-client.js";
 export { Fleet, type Gate, type Health, isAble, type StayEnd, type Worker, workerView } from "./fleet.js";
 export { type HttpCall, HttpClient, type HttpReply, refusalText, replyJson } from "./http-client.js";
 export { defaultRouterLimits, type RouterLimits } from "./options.js";

@@ -18,6 +18,10 @@ export function fleetWatch(context: RunContext, onTrainerDeath: (reason: string)
         log.info("engine.started", { engine: event.engineId });
         if (context.push.version() > 0) void catchUp(context, event, 1);
         return;
+      case "engine.phase":
+        context.progressed();
+        context.show(`${event.engineId}: ${event.phase}`);
+        return;
       case "router.died":
         log.warn("router.died", { reason: event.reason });
         return;

@@ -209,6 +209,8 @@ export type FleetEvent =
   | { readonly kind: "engine.died"; readonly engineId: string; readonly url: string; readonly reason: string }
   /** A (re)started engine answers health; it holds old weights and gets no traffic before `WeightSync.catchUp`. */
   | { readonly kind: "engine.started"; readonly engineId: string; readonly url: string }
+  /** What an engine that starts or lives says it does now: a sign of life. */
+  | { readonly kind: "engine.phase"; readonly engineId: string; readonly phase: string }
   | { readonly kind: "router.died"; readonly reason: string }
   | { readonly kind: "router.started" }
   | { readonly kind: "worker.died"; readonly worker: string; readonly reason: string }
