@@ -67,6 +67,10 @@ export function linuxProcesses(root = "/proc"): ProcessTable {
     list: async () => list(),
     marked: async (mark) =>
       list().filter((entry) => entry.pid !== process.pid && carriesMark(read(`${entry.pid}/environ`) ?? Buffer.alloc(0), mark)),
+    commandLine: async (pid) => {
+      const words = stat(pid) === null ? null : read(`${pid}/cmdline`);
+      return words === null ? null : words.toString("utf8").replaceAll("\0", " ").trimEnd();
+    },
     activity: async (pid) => {
       const found = stat(pid);
       return found === null

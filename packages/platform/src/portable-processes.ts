@@ -82,6 +82,10 @@ export function portableProcesses(): ProcessTable {
       );
       return (await rows(["-A"])).filter((row) => row.pid !== process.pid && pids.has(row.pid)).map(entry);
     },
+    commandLine: async (pid) => {
+      if ((await one(pid)) === null) return null;
+      return (await output("ps", ["-ww", "-p", String(pid), "-o", "args="])).trimEnd();
+    },
     activity: async (pid) => {
       const row = await one(pid);
       return row === null ? null : { cpuMs: row.cpuMs, stopped: row.state.startsWith("T") };

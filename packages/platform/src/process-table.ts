@@ -44,6 +44,8 @@ export interface ProcessTable {
   readonly list: () => Promise<readonly ProcessEntry[]>;
   /** Living processes whose environment at exec carried the mark, ourselves excepted. */
   readonly marked: (mark: ProcessMark) => Promise<readonly ProcessEntry[]>;
+  /** The words it was started with, or what it calls itself since, joined by spaces. Null when no such process lives. */
+  readonly commandLine: (pid: number) => Promise<string | null>;
   /** Null when no such process lives. */
   readonly activity: (pid: number) => Promise<ProcessActivity | null>;
 }

@@ -58,6 +58,8 @@ describe.each(testedPlatforms())("processes, %s", (_kind, platform) => {
     const other = self.startTime.includes(":") ? "Thu Jan  1 00:00:00 1970" : "1";
     expect(await processes.isAlive({ ...self, startTime: other })).toBe(false);
     expect(await processes.identify(2 ** 22 + 1)).toBeNull();
+    expect(await processes.commandLine(process.pid)).toContain("node");
+    expect(await processes.commandLine(2 ** 22 + 1)).toBeNull();
   });
 
   it.each([
