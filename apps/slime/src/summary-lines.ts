@@ -4,8 +4,8 @@ import type { RunPaths, RunSummary } from "@slime/training";
 const number = (value: number): string => Math.round(value).toLocaleString("en-US");
 const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`;
 
-/** What a finished run came to, where its things are, and what to try next. */
-export function summaryLines(paths: RunPaths, summary: RunSummary): readonly string[] {
+/** What a finished run came to, where its things are, and what to try next. `slime`: the command as a person here types it. */
+export function summaryLines(paths: RunPaths, summary: RunSummary, slime: string): readonly string[] {
   const here = (path: string) => relative(process.cwd(), path) || ".";
   const root = here(paths.root);
   const rate = (tokens: number) => (summary.wallMs > 0 ? `${number((1_000 * tokens) / summary.wallMs)}/s` : "–");
@@ -18,7 +18,9 @@ export function summaryLines(paths: RunPaths, summary: RunSummary): readonly str
     `  time          generating ${seconds(summary.generationMs)}, training ${seconds(summary.trainingMs)}, both at once ${seconds(summary.overlapMs)}; largest lag ${summary.lagMax}`,
     `  checkpoint    ${summary.checkpoint === null ? "none" : here(summary.checkpoint)} (model/ is a Hugging Face directory)`,
     `  metrics       ${here(paths.metrics)}    samples ${here(paths.samples)}    journal ${here(paths.journal)}`,
-    `  next          slime audit ${root}   slime samples ${root} --step ${Math.max(0, summary.rollouts - 1)} --sort reward   slime runs`,
+    `  next          ${slime} audit ${root}`,
+    `                ${slime} samples ${root} --step ${Math.max(0, summary.rollouts - 1)} --sort reward`,
+    `                ${slime} runs`,
     ...(summary.failedPrompts > 0
       ? [`  note          ${summary.failedPrompts} prompts failed and were dropped: see ${basename(paths.ledger)}`]
       : []),

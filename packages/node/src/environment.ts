@@ -41,7 +41,12 @@ export function processEnvironment(node: NodeEnvironment, processId: string): En
 }
 
 /** What a daemon may itself have been given as somebody's child, and must not hand on. */
-const notInherited: ReadonlySet<string> = new Set([hostEnvironment.jobId, hostEnvironment.actorId, hostEnvironment.incarnation]);
+const notInherited: ReadonlySet<string> = new Set([
+  hostEnvironment.jobId,
+  hostEnvironment.submissionId,
+  hostEnvironment.actorId,
+  hostEnvironment.incarnation,
+]);
 
 function marksOf(node: NodeEnvironment): Env {
   return {
@@ -78,6 +83,7 @@ export function driverEnvironment(node: NodeEnvironment, processId: string, spec
     ...marksOf(node),
     [hostEnvironment.processId]: processId,
     [hostEnvironment.jobId]: spec.jobId,
+    [hostEnvironment.submissionId]: spec.submissionId,
     CUDA_VISIBLE_DEVICES: "",
   };
 }

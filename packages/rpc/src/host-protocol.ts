@@ -28,6 +28,8 @@ export const hostEnvironment = {
   nodeId: "SLIME_NODE_ID",
   processId: "SLIME_PROCESS_ID",
   jobId: "SLIME_JOB_ID",
+  /** Of a driver that the cluster runs: the name under which its job was submitted. */
+  submissionId: "SLIME_SUBMISSION_ID",
   actorId: "SLIME_ACTOR_ID",
   incarnation: "SLIME_INCARNATION",
   headAddress: "SLIME_HEAD_ADDRESS",

@@ -21,6 +21,7 @@ export {
   type RefPayload,
   type SpecialPayloads,
 } from "./host-protocol.js";
+export { jobOutputKey } from "./job-keys.js";
 export { type FrameLimits, storedLimits, wireLimits } from "./limits.js";
 export { type Dtype, NdArray, type TypedArray } from "./nd-array.js";
 export type { ObjectDescriptor } from "./object-descriptor.js";

@@ -1,4 +1,5 @@
 import { SlimeError } from "@slime/core";
+import { jobOutputKey } from "@slime/rpc";
 import { prepareResult } from "./call-args.js";
 import { cancelled } from "./channel-call.js";
 import { type ActorOptions, type AnyActorOptions, createActor } from "./create-actor.js";
@@ -169,6 +170,11 @@ export function reportPhase(phase: string, options: { readonly waitingFor?: stri
     (head) => head.reportPhase(phase, options.waitingFor ?? ""),
     (error: unknown) => parts.log.warn("runtime.no_head", { error: String(error) }),
   );
+}
+
+/** A driver says where its results lie; the job's state shows it (`slime job status`). */
+export async function reportOutput(directory: string, options: WaitOptions = {}): Promise<void> {
+  await kv.put(jobOutputKey(currentRuntime().parts.jobId), directory, options);
 }
 
 function listenAll(refs: readonly ObjectRef<unknown>[], changed: () => void): () => void {

@@ -1,4 +1,18 @@
-export { actor, free, gang, get, kill, kv, nodes, placementGroup, put, reportPhase, type WaitForOptions, wait } from "./api.js";
+export {
+  actor,
+  free,
+  gang,
+  get,
+  kill,
+  kv,
+  nodes,
+  placementGroup,
+  put,
+  reportOutput,
+  reportPhase,
+  type WaitForOptions,
+  wait,
+} from "./api.js";
 export type { ActorOptions, ActorPlacementOptions } from "./create-actor.js";
 export { type ActorSource, type ActorType, actorType, defineActors, pythonActor } from "./define-actor.js";
 export type { Gang, GangCallOptions, GangMethod, GangOptions } from "./gang.js";

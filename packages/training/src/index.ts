@@ -36,7 +36,7 @@ export type {
   TrainRolloutResult,
 } from "./ports.js";
 export { reduce, reducerVersion } from "./reducer.js";
-export { fileStorage, manifestName, type RunOwner, type RunPaths, readCheckpoints, runPaths } from "./run-directory.js";
+export { fileStorage, manifestName, type RunHolder, type RunOwner, type RunPaths, readCheckpoints, runPaths } from "./run-directory.js";
 export { findRun, journalEvents, listRuns, newestMetrics, type RunView, readMetrics } from "./run-list.js";
 export { type RunRecord, readRunRecord, runFormat } from "./run-record.js";
 export type {

@@ -160,8 +160,19 @@ describe("a run directory", () => {
     const summary = await attempt("--save-keep 1");
     expect(summary).toMatchObject({ attempt: 2, rollouts: 4, step: 4 });
     expect(await audit()).toMatchObject({ checkpoint: "step-0000004", trained: 4, issued: 8, consumed: 8, pending: 0, findings: [] });
-    const [view] = await listRuns(join(root, "outputs"));
+    const [view] = await listRuns(join(root, "outputs"), owner);
     expect(view).toMatchObject({ runId: "r1", trained: 4, rollouts: 4, attempts: 2, state: "finished", checkpoint: "step-0000004" });
+  });
+
+  it("tells a run that is driven from one whose driver was killed or stopped", async () => {
+    await attempt("--num-rollout 4");
+    const stateOf = async (isAlive: boolean, host = "here") =>
+      (await listRuns(join(root, "outputs"), { host, isAlive: async () => isAlive }))[0]?.state;
+    const { lock, runJson } = runPaths(join(root, "outputs/r1"));
+    await writeFile(runJson, (await readFile(runJson, "utf8")).replace('"rollouts": 4', '"rollouts": 8'));
+    expect(await stateOf(true)).toBe("stopped");
+    await writeFile(lock, JSON.stringify({ pid: 10, host: "here", birth: "b" }));
+    expect([await stateOf(true), await stateOf(false), await stateOf(false, "there")]).toEqual(["running", "killed", "held"]);
   });
 
   it("the audit names what is planted in the trainer's record and in the ledger", async () => {

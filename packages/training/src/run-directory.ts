@@ -243,7 +243,11 @@ export async function lockRun(paths: RunPaths, owner: RunOwner): Promise<AsyncDi
   throw new SlimeError("state.locked", `${paths.root} is being taken by another process`, { path: paths.root, pid: null });
 }
 
-async function readLock(path: string): Promise<Omit<RunOwner, "isAlive"> | null> {
+/** Who has, or had when it was killed, a run directory; null: nobody. */
+export type RunHolder = Omit<RunOwner, "isAlive">;
+
+/** Reads a run's lock; a torn one counts as none. */
+export async function readLock(path: string): Promise<RunHolder | null> {
   try {
     const { pid, host, birth } = JSON.parse(await readFile(path, "utf8")) as Partial<RunOwner>;
     return typeof pid === "number" && typeof host === "string" && typeof birth === "string" ? { pid, host, birth } : null;

@@ -4,7 +4,7 @@ import { SlimeError } from "@slime/core";
 import { parseRecords } from "@slime/data";
 import { journalFormat } from "./journal.js";
 import type { LoopEvent } from "./loop-state.js";
-import { readCheckpoints, runPaths } from "./run-directory.js";
+import { type RunHolder, type RunOwner, readCheckpoints, readLock, runPaths } from "./run-directory.js";
 import { type RunRecord, readRunRecord } from "./run-record.js";
 
 /** What a run directory tells about its run without anybody running it. */
@@ -15,8 +15,13 @@ export interface RunView {
   readonly rollouts: number;
   readonly trained: number;
   readonly attempts: number;
-  /** As the journal ends; `running or killed`: it does not say. */
-  readonly state: "finished" | "failed" | "running or killed" | "not begun";
+  /**
+   * As journal and lock tell: `running` has a living driver, `killed` one that died without a word, `stopped` ended by itself before the
+   * end (a signal, a lost cluster); `held` is locked from another machine, which cannot be seen from here.
+   */
+  readonly state: "finished" | "failed" | "running" | "stopped" | "killed" | "held" | "not begun";
+  /** The driver that has the directory, or had it when it was killed. */
+  readonly holder: RunHolder | null;
   readonly failure: string | null;
   readonly checkpoint: string | null;
   /** Newest values of these metrics. */
@@ -36,12 +41,12 @@ export async function findRun(wanted: string, outputs: string): Promise<string> 
   );
 }
 
-/** All runs below a directory, oldest first; what is no run is passed over. */
-export async function listRuns(outputs: string): Promise<readonly RunView[]> {
+/** All runs below a directory, oldest first; what is no run is passed over. `here` tells whether a run's driver lives. */
+export async function listRuns(outputs: string, here: Pick<RunOwner, "host" | "isAlive">): Promise<readonly RunView[]> {
   const views: RunView[] = [];
   for (const root of await runRoots(outputs)) {
     const record = await readRunRecord(runPaths(root).runJson).catch(() => null);
-    if (record !== null) views.push(await viewOf(root, record));
+    if (record !== null) views.push(await viewOf(root, record, here));
   }
   return views.sort((a, b) => a.createdAtMs - b.createdAtMs);
 }
@@ -56,10 +61,11 @@ async function runRoots(outputs: string): Promise<readonly string[]> {
   return roots.sort();
 }
 
-async function viewOf(root: string, record: RunRecord): Promise<RunView> {
+async function viewOf(root: string, record: RunRecord, here: Pick<RunOwner, "host" | "isAlive">): Promise<RunView> {
   const paths = runPaths(root, record.config.save);
   const events = await journalEvents(paths.journal);
   const trained = lastOf(events, "trained");
+  const holder = await readLock(paths.lock);
   const failed = events.at(-1)?.kind === "failed" ? lastOf(events, "failed") : null;
   const done = trained === null ? 0 : trained.rolloutId + 1;
   const metrics = await newestMetrics(paths.metrics);
@@ -70,20 +76,29 @@ async function viewOf(root: string, record: RunRecord): Promise<RunView> {
     rollouts: record.rollouts,
     trained: done,
     attempts: events.filter((event) => event.kind === "attempt.started").length,
-    state:
-      failed !== null
-        ? "failed"
-        : events.length === 0
-          ? "not begun"
-          : done >= record.rollouts && isSettled(events)
-            ? "finished"
-            : "running or killed",
+    state: (await heldState(holder, here)) ?? endedState(events, record.rollouts, holder),
+    holder,
     failure: failed === null ? null : `[${failed.code}] ${failed.message}`,
     checkpoint: (await readCheckpoints(paths.checkpoints)).at(-1)?.name ?? null,
     reward: metrics.get("rollout/raw_reward") ?? null,
     evals: Object.fromEntries([...metrics].filter(([name]) => /^eval\/[^/-]+$/.test(name) && name !== "eval/step")),
     createdAtMs: record.createdAtMs,
   };
+}
+
+/** The state that a living driver gives a run; null: none has it. */
+async function heldState(holder: RunHolder | null, here: Pick<RunOwner, "host" | "isAlive">): Promise<"running" | "held" | null> {
+  if (holder === null) return null;
+  if (holder.host !== here.host) return "held";
+  return (await here.isAlive(holder)) ? "running" : null;
+}
+
+function endedState(events: readonly LoopEvent[], rollouts: number, holder: RunHolder | null): RunView["state"] {
+  if (events.at(-1)?.kind === "failed") return "failed";
+  if (events.length === 0) return "not begun";
+  const trained = lastOf(events, "trained");
+  if (trained !== null && trained.rolloutId + 1 >= rollouts && isSettled(events)) return "finished";
+  return holder === null ? "stopped" : "killed";
 }
 
 /** The final checkpoint is behind the last training. */

@@ -188,7 +188,9 @@ describe("what is wrong stops the run and says why", () => {
       message,
       retryable: false,
     });
-    const many = Array.from({ length: 64 }, (_, at) => failed(at, `the reward of sample ${8 * at} of prompt 0:${at} failed: no such module`));
+    const many = Array.from({ length: 64 }, (_, at) =>
+      failed(at, `the reward of sample ${8 * at} of prompt 0:${at} failed: no such module`),
+    );
     expect(alike([...many, failed(64, "it returned NaN")])).toEqual([
       {
         groups: 64,
@@ -266,7 +268,8 @@ describe("what was stopped goes on", () => {
       stop.signal,
     ).catch((thrown: unknown) => thrown);
     expect(error).toBe(reason);
-    const { outcome } = await simAttempt(disk, settings);
+    const { outcome, world } = await simAttempt(disk, settings);
+    expect(world.said[0]).toMatch(/^attempt 2: (resumes at rollout \d from .*step-000000\d|no checkpoint was written yet: starts anew)$/);
     expect(finished(outcome)).toMatchObject({ rollouts: 6, attempt: 2 });
     expect(await simAudit(disk)).toEqual([]);
   });

@@ -134,6 +134,7 @@ class RunShell {
         this.#error = error;
         this.#reject(error);
       });
+      this.#sayAttempt();
       this.#emit({ kind: "attempt.started", checkpoint: newest && { name: newest.name, trained: newest.content.trained }, versionMax });
       await this.#done;
       return summaryOf(
@@ -147,6 +148,18 @@ class RunShell {
       this.#stall.stop();
       await this.#endEra("the run ended");
     }
+  }
+
+  /** From where this attempt goes on; a new run begins without a word. */
+  #sayAttempt(): void {
+    const attempt = this.#state.attempt + 1;
+    const from = this.#checkpoints.newest;
+    if (attempt === 1 && from === null) return;
+    const what =
+      from === null
+        ? "no checkpoint was written yet: starts anew"
+        : `${attempt === 1 ? "begins" : "resumes"} at rollout ${from.content.trained} from ${from.directory}`;
+    this.#ports.progress.done(`attempt ${attempt}: ${what}`);
   }
 
   #emit(event: LoopEvent): void {

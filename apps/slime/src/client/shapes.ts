@@ -17,6 +17,7 @@ export interface JobView {
   readonly phase: string | null;
   readonly waiting_for: string | null;
   readonly working_dir: string | null;
+  readonly output_dir: string | null;
   readonly log_paths: readonly string[];
 }
 

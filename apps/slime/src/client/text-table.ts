@@ -16,3 +16,9 @@ export function durationText(ms: number): string {
   const minutes = Math.floor(seconds / 60);
   return minutes < 60 ? `${minutes} min ${Math.floor(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
+
+/** One line of at most `max` characters. */
+export function shorten(text: string, max: number): string {
+  const line = text.replaceAll("\n", " ");
+  return line.length <= max ? line : `${line.slice(0, max - 1)}…`;
+}

@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { relative, resolve } from "node:path";
 import { SlimeError, systemClock, systemRandom } from "@slime/core";
 import type { Command } from "commander";
 import { exitCodeOf, followJob, interruptedExitCode } from "../client/follow-job.js";
@@ -6,7 +6,7 @@ import { headUrl } from "../client/head-address.js";
 import { type HeadClient, headClient, type Submission } from "../client/head-client.js";
 import { type JobView, jobIsOver } from "../client/shapes.js";
 import { shellLine } from "../client/shell-words.js";
-import { durationText, textTable } from "../client/text-table.js";
+import { durationText, shorten, textTable } from "../client/text-table.js";
 import { snapshotDirectory } from "../client/working-dir.js";
 
 interface SubmitFlags {
@@ -195,13 +195,14 @@ async function printLog(client: HeadClient, id: string): Promise<void> {
 /** A table: one job a line. */
 export function jobLines(jobs: readonly JobView[], nowMs: number): readonly string[] {
   return textTable(
-    ["job", "state", "time", "does", "command"],
+    ["job", "state", "time", "does", "command", "results"],
     jobs.map((job) => [
       job.submission_id ?? job.job_id,
       job.attempt > 1 ? `${job.state} (attempt ${job.attempt})` : job.state,
       timeOf(job, nowMs),
-      doing(job),
+      shorten(doing(job), 80),
       job.entrypoint === "" ? "(interactive)" : shorten(job.entrypoint, 60),
+      job.output_dir === null ? "" : nearPath(job.output_dir),
     ]),
   );
 }
@@ -215,11 +216,24 @@ function describeJob(job: JobView, nowMs: number): readonly string[] {
     ["time", timeOf(job, nowMs)],
     ["command", job.entrypoint],
     ["in", job.working_dir ?? ""],
+    ["results", job.output_dir ?? ""],
     ["node", job.driver_node_id ?? ""],
-    ["exit code", job.driver_exit_code === null ? (job.driver_signal ?? "") : String(job.driver_exit_code)],
+    ["ended", endOf(job)],
     ["log", job.log_paths.join("\n           ")],
   ];
   return rows.filter(([, value]) => value !== "" && value !== "–").map(([name, value]) => `${name.padEnd(10)} ${value}`);
+}
+
+/** Relative where it lies below the current directory. */
+function nearPath(path: string): string {
+  const near = relative(process.cwd(), path);
+  return near === "" || near.startsWith("..") ? path : near;
+}
+
+/** How the driver's process ended. */
+function endOf(job: JobView): string {
+  if (job.driver_exit_code !== null) return `exit code ${job.driver_exit_code}`;
+  return job.driver_signal === null || job.driver_signal === "" ? "" : `by ${job.driver_signal}`;
 }
 
 function doing(job: JobView): string {
@@ -229,11 +243,6 @@ function doing(job: JobView): string {
 
 function timeOf(job: JobView, nowMs: number): string {
   return durationText(Math.max(0, (job.end_time ?? nowMs) - (job.start_time ?? job.submitted_at)));
-}
-
-function shorten(text: string, max: number): string {
-  const line = text.replaceAll("\n", " ");
-  return line.length <= max ? line : `${line.slice(0, max - 1)}…`;
 }
 
 function readObject(flag: string, text: string | undefined, issues: string[]): Readonly<Record<string, unknown>> {

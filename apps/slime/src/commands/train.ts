@@ -1,15 +1,16 @@
 import { writeFileSync } from "node:fs";
-import { hostname } from "node:os";
 import { join, resolve } from "node:path";
-import { invariant, systemClock, systemRandom } from "@slime/core";
-import { detectPlatform } from "@slime/platform";
+import { systemClock, systemRandom } from "@slime/core";
+import { typedCommand } from "@slime/platform";
 import type { RunMode } from "@slime/rl-config";
-import { init } from "@slime/runtime";
-import { openRun, type RunOwner, runLoop } from "@slime/training";
+import { init, reportOutput } from "@slime/runtime";
+import { type OpenedRun, openRun, runLoop } from "@slime/training";
 import type { Command } from "commander";
 import { driverLog } from "../driver-log.js";
+import { resumeLines } from "../resume.js";
 import { openRunData } from "../run-data.js";
 import { readRunFlags, runFlagsCommand } from "../run-flags.js";
+import { runOwner } from "../run-owner.js";
 import { checkRunReward } from "../run-reward.js";
 import { stopOnSignals } from "../stop-on-signals.js";
 import { summaryLines } from "../summary-lines.js";
@@ -35,18 +36,27 @@ export const outputsDirectory = "outputs";
  */
 async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   const { config } = readRunFlags(mode, words);
-  const log = driverLog(systemClock);
+  const { env } = process;
+  let opened: OpenedRun | null = null;
+  using stop = stopOnSignals((signal) => void sayStop(signal));
+  const log = driverLog({ write: sayBeside, isStopping: () => stop.signal.aborted });
   const progress = terminalProgress(process.stdout, systemClock);
-  using stop = stopOnSignals((signal) => log.info("run.stopping", { signal, next: "the same command resumes from the last checkpoint" }));
+  const sayStop = async (signal: string) => {
+    progress.done(`stopping (${signal})`);
+    const lines = opened === null ? [] : await resumeLines({ run: opened, config, words, env });
+    for (const line of lines) progress.done(line);
+  };
   // Bad data and broken reward functions are found before any GPU is taken.
   await checkRunReward(config, systemClock);
   await using data = await openRunData(config, stop.signal);
-  const runId = newRunId();
+  const runId = newRunId(env);
   const root = resolve(config.runDir ?? join(outputsDirectory, runId));
   const owner = await runOwner();
   await using run = await openRun({ config, root, runId, prompts: data.source.size, owner, clock: systemClock, log });
+  opened = run;
   progress.done(`run ${run.runId} in ${root}${data.tooLong > 0 ? `; ${data.tooLong} prompts left out for their length` : ""}`);
   await using session = await init({ log });
+  reportOutput(root).catch((error: unknown) => log.warn("run.directory_not_reported", { error: String(error) }));
   await using world = await createRun(run, data, { session, clock: systemClock, random: systemRandom, log, progress });
   const summary = await runLoop(world.ports, run.settings, {
     random: systemRandom,
@@ -55,28 +65,19 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
     verify: run.verify,
   });
   writeFileSync(join(run.paths.root, "summary.json"), `${JSON.stringify(summary, null, 1)}\n`);
-  for (const line of summaryLines(run.paths, summary)) progress.done(line);
+  for (const line of summaryLines(run.paths, summary, typedCommand("slime", env))) progress.done(line);
 }
 
-/** This process, as the run directory's lock names it. */
-async function runOwner(): Promise<RunOwner> {
-  const { processes } = detectPlatform(process.env);
-  const self = await processes.identify(process.pid);
-  invariant(self !== null, "this process is in the process table");
-  return {
-    pid: process.pid,
-    host: hostname(),
-    birth: `${self.bootId} ${self.startTime}`,
-    isAlive: async ({ pid, birth }) => {
-      const [bootId = "", ...startTime] = birth.split(" ");
-      return processes.isAlive({ bootId, pid, startTime: startTime.join(" ") });
-    },
-  };
+/** A line on stderr that does not run into the progress line of a terminal. */
+function sayBeside(line: string): void {
+  process.stderr.write(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${line}\n`);
 }
 
-/** A driver that is started again for the same job goes on with the same run; a new job makes a new one. */
-function newRunId(): string {
-  const jobId = process.env["SLIME_JOB_ID"];
-  if (jobId !== undefined && jobId !== "") return jobId;
+/** Job, submission and run directory have one name; a driver that is started again for the same job goes on with the same run. */
+function newRunId(env: Readonly<Record<string, string | undefined>>): string {
+  for (const name of ["SLIME_SUBMISSION_ID", "SLIME_JOB_ID"]) {
+    const id = env[name];
+    if (id !== undefined && id !== "") return id;
+  }
   return `run-${new Date(systemClock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-")}`;
 }

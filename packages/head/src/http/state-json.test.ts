@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { jobOutputKey } from "@slime/rpc";
 import { expect, test } from "vitest";
 import { reduce } from "../reduce/reduce.js";
 import { headState } from "../state/head-state.js";
@@ -162,6 +163,7 @@ export function example() {
     },
   });
   ask({ $case: "reportPhase", value: { jobId, phase: "rollout 3", waitingFor: "engine-0" } });
+  ask({ $case: "kvPut", value: { key: jobOutputKey(jobId), value: Buffer.from("/work/outputs/train-1"), ifAbsent: false } });
   return { state, jobId, nowMs: nowMs + 5 };
 }
 

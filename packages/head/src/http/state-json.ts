@@ -1,4 +1,5 @@
 /** Job and cluster state as the JSON of state-shapes.ts. */
+import { jobOutputKey } from "@slime/rpc";
 import type { Death } from "@slime/rpc/control";
 import { resourceUnit } from "@slime/scheduler";
 import { clusterView, holdings, shareOf } from "../reduce/cluster-view.js";
@@ -10,6 +11,7 @@ import type { ActorJson, AmountsJson, DeathJson, GroupJson, JobJson, NodeJson, S
 export function jobJson(state: HeadState, job: JobRecord): JobJson {
   const node = state.nodes.get(job.lastNodeId);
   const phase = state.phases.get(job.jobId);
+  const output = state.kv.get(jobOutputKey(job.jobId));
   return {
     type: job.type,
     job_id: job.jobId,
@@ -34,6 +36,7 @@ export function jobJson(state: HeadState, job: JobRecord): JobJson {
     phase: phase?.phase ?? null,
     waiting_for: phase?.waitingFor || null,
     working_dir: job.spec.cwd || null,
+    output_dir: output === undefined ? null : Buffer.from(output).toString("utf8"),
     log_paths: job.logPaths,
   };
 }

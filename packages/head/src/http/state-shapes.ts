@@ -31,6 +31,8 @@ export interface JobJson {
   readonly phase: string | null;
   readonly waiting_for: string | null;
   readonly working_dir: string | null;
+  /** Where its driver says that its results lie. */
+  readonly output_dir: string | null;
   readonly log_paths: readonly string[];
 }
 

@@ -4,6 +4,7 @@
  * J3 at most one driver of a job runs; J4 a driver's end is believed from its daemon alone, or when its node is gone.
  */
 import { SlimeError } from "@slime/core";
+import { jobOutputKey } from "@slime/rpc";
 import type { JobReport, JobSpec } from "@slime/rpc/control";
 import { type ClusterView, placeActor } from "@slime/scheduler";
 import { headLimits } from "../limits.js";
@@ -291,6 +292,12 @@ export function deleteJob(turn: Turn, jobId: string): boolean {
   if (!jobEnded(job)) return false;
   for (const actor of turn.state.actors.where("job", job.jobId)) if (actor.state === "DEAD") turn.remove("actors", actor.actorId);
   for (const group of turn.state.groups.where("job", job.jobId)) turn.remove("groups", group.placementGroupId);
-  turn.remove("jobs", job.jobId);
+  forgetJob(turn, job.jobId);
   return true;
+}
+
+/** Removes a job's own record, and what its driver wrote down for it. */
+export function forgetJob(turn: Turn, jobId: string): void {
+  turn.remove("jobs", jobId);
+  turn.putKv(jobOutputKey(jobId), undefined);
 }

@@ -15,7 +15,7 @@ import { actorReported } from "./actors.js";
 import { awaitClient, clientClosed, clientHello, clientRequest, endAbandonedJobs, pushChanges } from "./clients.js";
 import { clusterView } from "./cluster-view.js";
 import { bundlesReplied, placeWaitingGroup, settleRemoval, stepFailed } from "./groups.js";
-import { deleteJob, jobReported, leftOfJob, placeWaitingJob, settleJob, stopJob, submitJob } from "./jobs.js";
+import { deleteJob, forgetJob, jobReported, leftOfJob, placeWaitingJob, settleJob, stopJob, submitJob } from "./jobs.js";
 import { nodeHello } from "./node-hello.js";
 import { heartbeat, judgeSilence, nodeClosed, nodeGoodbye, nodeHeard, settleStopping, stopNode } from "./nodes.js";
 import { Turn } from "./turn.js";
@@ -241,6 +241,6 @@ function prune(turn: Turn): void {
     table.count(index, key) > max ? table.where(index, key).slice(0, table.count(index, key) - max) : [];
   for (const actor of over(state.actors, "life", "dead", headLimits.deadActorsMax)) turn.remove("actors", actor.actorId);
   for (const group of over(state.groups, "life", "over", headLimits.removedGroupsMax)) turn.remove("groups", group.placementGroupId);
-  for (const job of over(state.jobs, "life", "ended", headLimits.endedJobsMax)) if (jobEnded(job)) turn.remove("jobs", job.jobId);
+  for (const job of over(state.jobs, "life", "ended", headLimits.endedJobsMax)) if (jobEnded(job)) forgetJob(turn, job.jobId);
   for (const node of over(state.nodes, "present", "no", headLimits.goneNodesMax)) turn.remove("nodes", node.nodeId);
 }

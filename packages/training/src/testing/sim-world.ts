@@ -71,6 +71,8 @@ export class SimWorld {
   readonly metrics: MetricRecord[] = [];
   readonly spans: Span[] = [];
   readonly lines: readonly LogLine[];
+  /** What the progress told for good. */
+  readonly said: string[] = [];
   readonly effects: Effects;
   readonly engines: SimEngine[];
   /** The trainer's memory: gone when it dies. */
@@ -169,7 +171,7 @@ export class SimWorld {
       storage: simStorage(this.#disk, this.effects),
       metrics: { write: (record) => void this.metrics.push(record) },
       spans: { write: (span) => void this.spans.push(span) },
-      progress: { update: () => {}, done: () => {} },
+      progress: { update: () => {}, done: (line) => void this.said.push(line) },
       clock: this.clock,
       log: this.#log,
     };
