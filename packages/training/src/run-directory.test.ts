@@ -165,11 +165,11 @@ describe("a run directory", () => {
   });
 
   it("tells a run that is driven from one whose driver was killed or stopped", async () => {
-    await attempt("--num-rollout 4");
+    await attempt();
     const stateOf = async (isAlive: boolean, host = "here") =>
       (await listRuns(join(root, "outputs"), { host, isAlive: async () => isAlive }))[0]?.state;
     const { lock, runJson } = runPaths(join(root, "outputs/r1"));
-    await writeFile(runJson, (await readFile(runJson, "utf8")).replace('"rollouts": 4', '"rollouts": 8'));
+    await writeFile(runJson, (await readFile(runJson, "utf8")).replaceAll('"rollouts": 4', '"rollouts": 8'));
     expect(await stateOf(true)).toBe("stopped");
     await writeFile(lock, JSON.stringify({ pid: 10, host: "here", birth: "b" }));
     expect([await stateOf(true), await stateOf(false), await stateOf(false, "there")]).toEqual(["running", "killed", "held"]);
