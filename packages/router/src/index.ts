@@ -4,6 +4,7 @@ export { Fleet, type Gate, type Health, isAble, type StayEnd, type Worker, worke
 export { type HttpCall, HttpClient, type HttpReply, refusalText, replyJson } from "./http-client.js";
 export { defaultRouterLimits, type RouterLimits } from "./options.js";
 export { httpRouter } from "./router-client.js";
+export { socketTransport } from "./socket-transport.js";
 export { type RouterOptions, type RunningRouter, startRouter } from "./start.js";
 export {
   type Attempt,
@@ -14,4 +15,3 @@ export {
   retryableStatuses,
   type Transport,
 } from "./transport.js";
-export { undiciTransport } from "./undici-transport.js";

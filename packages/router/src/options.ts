@@ -8,17 +8,30 @@ export interface RouterLimits {
   readonly waitMs: number;
   /** Bytes of a request's body, held until it is answered so that it can be sent again; more is answered 413. */
   readonly bodyBytesMax: number;
+  /** Bytes of all bodies held; a request that would go above is answered 503. */
+  readonly heldBytesMax: number;
   /** Tries of one request, the first included, and the pause between them when no untried engine is left. */
   readonly retry: BackoffPolicy;
   readonly probeEveryMs: number;
-  /** An engine that does not answer a probe for so long is out. SGLang's own probe takes a second at best. */
+  /** So long a probe waits. SGLang's own takes a second at best. */
   readonly probeTimeoutMs: number;
+  /** An engine that lets a probe wait too long is out once it has sent nothing for so long. */
+  readonly stallMs: number;
   readonly connectTimeoutMs: number;
   /** Breaks before the first byte in a row after which an engine is out; a refused connection or a missed probe is enough by itself. */
   readonly brokenMax: number;
   /** How long a fence waits for requests that are on their way to the engine. */
   readonly fenceMs: number;
   readonly workersMax: number;
+  /** Engines asked at once by a call that goes to all of them, how long each may take, and how much of its answer is kept. */
+  readonly fanOutMax: number;
+  readonly fanOutMs: number;
+  readonly fanOutBytesMax: number;
+  /** Bytes of a body looked through for the prompt, and of the prompt compared (policy cache_aware). */
+  readonly promptScanBytesMax: number;
+  readonly promptBytesMax: number;
+  /** Bytes of a prefill engine's refusal, which is held until it is known whose answer the client gets. */
+  readonly refusalBytesMax: number;
   readonly closeMs: number;
 }
 
@@ -26,12 +39,20 @@ export const defaultRouterLimits: RouterLimits = {
   waitingMax: 8_192,
   waitMs: 60_000,
   bodyBytesMax: 64 << 20,
+  heldBytesMax: 2 ** 31,
   retry: { firstMs: 50, factor: 1.5, delayMsMax: 2_000, jitter: 0.2, triesMax: 5 },
   probeEveryMs: 2_000,
   probeTimeoutMs: 5_000,
+  stallMs: 5_000,
   connectTimeoutMs: 2_000,
   brokenMax: 2,
   fenceMs: 5_000,
   workersMax: 1_024,
+  fanOutMax: 64,
+  fanOutMs: 30_000,
+  fanOutBytesMax: 4 << 20,
+  promptScanBytesMax: 64 << 10,
+  promptBytesMax: 16 << 10,
+  refusalBytesMax: 64 << 10,
   closeMs: 2_000,
 };

@@ -15,6 +15,8 @@ export class SseTail {
 
   /** Bytes up to the last boundary, the held ones first; empty when there is none yet. */
   take(chunk: Buffer): Buffer {
+    // As engines send them: whole events, nothing held.
+    if (this.#heldBytes === 0 && chunk[chunk.length - 1] === 10 && chunk[chunk.length - 2] === 10) return chunk;
     const window = this.#edge.length === 0 ? chunk : Buffer.concat([this.#edge, chunk]);
     const end = Math.max(...boundaries.map((boundary) => endOfLast(window, boundary))) - this.#edge.length;
     if (end <= 0) {

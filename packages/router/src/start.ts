@@ -1,11 +1,11 @@
 import type { RouterPolicy } from "@slime/backend";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "@slime/core";
 import { Dispatcher } from "./dispatcher.js";
-import { serveRouter } from "./http-server.js";
+import { serveRouter } from "./front.js";
 import { defaultRouterLimits, type RouterLimits } from "./options.js";
 import { startProber } from "./prober.js";
+import { socketTransport } from "./socket-transport.js";
 import type { Transport } from "./transport.js";
-import { undiciTransport } from "./undici-transport.js";
 
 export interface RouterOptions {
   readonly policy?: RouterPolicy;
@@ -17,7 +17,7 @@ export interface RouterOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly log?: Logger;
-  /** How bytes reach engines; undici unless given. */
+  /** How bytes reach engines; sockets unless given. */
   readonly transport?: Transport;
 }
 
@@ -34,7 +34,7 @@ export async function startRouter(options: RouterOptions = {}): Promise<RunningR
   const clock = options.clock ?? systemClock;
   const random = options.random ?? systemRandom;
   const log = options.log ?? silentLogger;
-  const transport = options.transport ?? undiciTransport({ connectTimeoutMs: limits.connectTimeoutMs, clock });
+  const transport = options.transport ?? socketTransport({ connectTimeoutMs: limits.connectTimeoutMs, clock });
   const dispatcher = new Dispatcher(options.policy ?? "least_in_flight", transport, limits, { clock, random, log });
   const front = await serveRouter(
     { dispatcher, transport, limits, clock, random, log },

@@ -11,8 +11,8 @@ export interface ForwardRequest {
 
 /** Where an engine's answer goes. R1: at most one `begin`; nothing before it, nothing after `end` or `cut`. */
 export interface ReplySink {
-  /** Status and headers (pairs as above). */
-  readonly begin: (status: number, headers: readonly string[]) => void;
+  /** Status and headers (pairs as above); `length`: the body's bytes as announced, null when they were not. */
+  readonly begin: (status: number, headers: readonly string[], length: number | null) => void;
   /** False asks for a pause until `resume` is called. */
   readonly data: (chunk: Buffer, resume: () => void) => boolean;
   readonly end: () => void;
