@@ -1,6 +1,7 @@
 import type { ServerResponse } from "node:http";
 import type { Clock } from "@slime/core";
 import { followLog, type LogSource } from "@slime/telemetry";
+import type { WebSocket } from "ws";
 
 /** A comment keeps proxies and clients sure that the stream lives. */
 const keepaliveMs = 15_000;
@@ -12,7 +13,7 @@ const keepaliveMs = 15_000;
 export async function streamLog(
   response: ServerResponse,
   source: LogSource,
-  options: { readonly clock: Clock; readonly offset: number; readonly signal: AbortSignal; readonly last: () => unknown },
+  options: FollowOptions & { readonly last: () => unknown },
 ): Promise<void> {
   const { clock, signal } = options;
   response.writeHead(200, {
@@ -28,19 +29,8 @@ export async function streamLog(
     response.write(": still here\n\n");
     keepalive = clock.after(keepaliveMs, beat);
   }
-  let held: Buffer = Buffer.alloc(0);
-  let sent = options.offset;
   try {
-    for await (const { offset, bytes } of followLog(source, { clock, offset: options.offset, signal })) {
-      const all = held.length === 0 ? bytes : Buffer.concat([held, bytes]);
-      const end = wholeCharacters(all);
-      sent = offset - held.length;
-      held = Buffer.from(all.subarray(end));
-      if (end > 0) await send(response, "log", sent + end, { offset: sent, text: all.toString("utf8", 0, end) }, signal);
-      sent += end;
-      signal.throwIfAborted();
-    }
-    if (held.length > 0) await send(response, "log", sent + held.length, { offset: sent, text: held.toString("utf8") }, signal);
+    for await (const { offset, end, text } of logTexts(source, options)) await send(response, "log", end, { offset, text }, signal);
     await send(response, "end", null, options.last(), signal);
   } catch (error) {
     if (!signal.aborted) throw error;
@@ -48,6 +38,45 @@ export async function streamLog(
     keepalive.cancel();
     response.end();
   }
+}
+
+/**
+ * A log as Ray's clients read it: text messages over a WebSocket, closed when the job has ended. A reader that is slow holds the log back.
+ * @param socket open; it is closed in any case.
+ */
+export async function tailLog(socket: WebSocket, source: LogSource, options: FollowOptions): Promise<void> {
+  try {
+    for await (const { text } of logTexts(source, options))
+      await new Promise<void>((resolve, reject) => socket.send(text, (error) => (error ? reject(error) : resolve())));
+    socket.close(1000);
+  } catch {
+    socket.terminate();
+  }
+}
+
+interface FollowOptions {
+  readonly clock: Clock;
+  readonly offset: number;
+  readonly signal: AbortSignal;
+}
+
+/** Pieces of a log that end between characters, from `offset` to the end of what writes it. @throws the signal's reason. */
+async function* logTexts(
+  source: LogSource,
+  { clock, offset: from, signal }: FollowOptions,
+): AsyncGenerator<{ readonly offset: number; readonly end: number; readonly text: string }> {
+  let held: Buffer = Buffer.alloc(0);
+  let sent = from;
+  for await (const { offset, bytes } of followLog(source, { clock, offset: from, signal })) {
+    const all = held.length === 0 ? bytes : Buffer.concat([held, bytes]);
+    const whole = wholeCharacters(all);
+    sent = offset - held.length;
+    held = Buffer.from(all.subarray(whole));
+    if (whole > 0) yield { offset: sent, end: sent + whole, text: all.toString("utf8", 0, whole) };
+    sent += whole;
+    signal.throwIfAborted();
+  }
+  if (held.length > 0) yield { offset: sent, end: sent + held.length, text: held.toString("utf8") };
 }
 
 /** Waits while the reader is slow: at most one chunk is held for it. */

@@ -1,11 +1,13 @@
 import { createHash } from "node:crypto";
 import { appendFile, mkdtemp, rm, writeFile } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { seededRandom, silentLogger, systemClock } from "@slime/core";
 import { keptEvents } from "@slime/telemetry/testing";
 import type { FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { WebSocket } from "ws";
 import { openHead } from "../head.js";
 import type { Head } from "../head-api.js";
 import { packageStore } from "../packages/package-store.js";
@@ -141,6 +143,33 @@ describe("jobs", () => {
     expect(data.filter((item) => item.event === "log").at(-1)?.id).toBe("15");
     expect(data.at(-1)).toMatchObject({ event: "end", data: { status: "SUCCEEDED" } });
     expect((await call("GET", `/api/jobs/${job_id}/logs`)).json<{ logs: string }>().logs).toBe("zero\nöne\ntwö\n");
+  });
+
+  test("logs over a WebSocket, as `ray job submit` follows them: text to the end of the job; a foreign page and a strange job get none", async () => {
+    await app.listen({ host: "127.0.0.1", port: 0 });
+    const { port } = app.server.address() as AddressInfo;
+    const open = (path: string, headers: Record<string, string> = {}) => {
+      const texts: string[] = [];
+      const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`, { headers });
+      socket.on("message", (data: Buffer) => texts.push(data.toString("utf8")));
+      const end = new Promise<{ readonly code: number; readonly reason: string; readonly text: string }>((resolve, reject) => {
+        socket.on("error", reject);
+        socket.on("close", (code, reason) => resolve({ code, reason: reason.toString("utf8"), text: texts.join("") }));
+      });
+      return { socket, end };
+    };
+    const { job_id } = await submit({ entrypoint: "true" });
+    await running(job_id);
+    const path = join(directory, "driver.log");
+    await writeFile(path, "zero\nöne\n");
+    daemon.say({ $case: "job", value: { jobId: job_id, attempt: 1, state: { $case: "running", value: { pid: 1, logPath: path } } } });
+    const { socket, end } = open(`/api/jobs/${job_id}/logs/tail`);
+    await new Promise((resolve) => socket.once("message", resolve));
+    await appendFile(path, "twö\n");
+    daemon.driverEnds(job_id, 0);
+    expect(await end).toEqual({ code: 1000, reason: "", text: "zero\nöne\ntwö\n" });
+    expect(await open("/api/jobs/nobody/logs/tail").end).toMatchObject({ code: 1011, reason: expect.stringContaining("no job nobody") });
+    await expect(open(`/api/jobs/${job_id}/logs/tail`, { origin: "http://evil.example" }).end).rejects.toThrow("403");
   });
 
   test("whole characters: a cut inside one is held back, damage is not", () => {

@@ -4,6 +4,7 @@
  */
 
 import type { Readable } from "node:stream";
+import websocket from "@fastify/websocket";
 import { type Clock, factsOf, type Random, SlimeError } from "@slime/core";
 import { type ClusterRegistry, logSize, readLog } from "@slime/telemetry";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
@@ -12,7 +13,7 @@ import { headLimits } from "../limits.js";
 import { type PackageStore, packageBytesMax } from "../packages/package-store.js";
 import { type JobRecord, jobEnded } from "../state/records.js";
 import { guardRequest, guardStatus } from "./guard.js";
-import { streamLog } from "./log-stream.js";
+import { streamLog, tailLog } from "./log-stream.js";
 import { scrape } from "./metrics.js";
 import { actorJson, groupJson, jobJson, nodesJson, statusJson } from "./state-json.js";
 import { readSubmission } from "./submission.js";
@@ -79,12 +80,14 @@ export function managementApp(head: Head, options: ManagementOptions): FastifyIn
   });
   app.removeContentTypeParser("text/plain"); // a form of another site can send that without asking first
   app.addHook("onRequest", async (request) => guardRequest(request.headers));
-  app.addHook("onResponse", async (request, reply) =>
+  app.addHook("onResponse", async (request, reply) => {
+    // A connection whose upgrade was refused belongs to nobody any more: left open, it would hold up the server's close.
+    if (request.headers.upgrade !== undefined) request.raw.socket.destroySoon();
     options.registry.add("slime_http_requests_total", 1, {
       route: request.routeOptions.url ?? "unknown",
       status: String(reply.statusCode),
-    }),
-  );
+    });
+  });
   app.setErrorHandler((error, _request, reply) => sendError(reply, error));
   app.setNotFoundHandler((request, reply) =>
     sendError(reply, new SlimeError("not_found", `there is no ${request.method} ${request.url}`, { kind: "route", id: request.url })),
@@ -162,40 +165,64 @@ function jobRoutes(app: FastifyInstance, head: Head, options: ManagementOptions)
     }
     return { logs: Buffer.concat(parts).toString("utf8") };
   });
-  app.get("/api/jobs/:id/logs/follow", async (request, reply) => {
-    const { jobId } = find(request);
-    if (streams >= limits.streamsMax)
-      throw new SlimeError("wire.limit", `${limits.streamsMax} logs are being followed`, {
-        what: "log streams",
-        value: streams + 1,
-        max: limits.streamsMax,
-      });
-    const query = request.query as { readonly offset?: string };
-    const resumed = request.headers["last-event-id"];
-    const offset = number(typeof resumed === "string" ? resumed : query.offset, 0, Number.MAX_SAFE_INTEGER);
-    const gone = new AbortController();
-    reply.raw.on("close", () => gone.abort(new Error("the reader left")));
-    reply.hijack();
-    streams++;
+  const sourceOf = (jobId: string) => {
     const now = () => head.state.jobs.get(jobId);
-    const source = {
+    return {
       files: () => now()?.logPaths ?? [],
       ended: () => {
         const job = now();
         return job === undefined || jobEnded(job);
       },
     };
-    const last = () => {
-      const job = now();
-      return job === undefined ? null : jobJson(head.state, job);
-    };
+  };
+  /** One of the bounded number of followers. @throws SlimeError `wire.limit`. */
+  const follow = async (run: () => Promise<void>): Promise<void> => {
+    if (streams >= limits.streamsMax)
+      throw new SlimeError("wire.limit", `${limits.streamsMax} logs are being followed`, {
+        what: "log streams",
+        value: streams + 1,
+        max: limits.streamsMax,
+      });
+    streams++;
     try {
-      await streamLog(reply.raw, source, { clock, offset, signal: gone.signal, last });
-    } catch {
-      reply.raw.destroy(); // the reader sees a broken stream and resumes where it was
+      await run();
     } finally {
       streams--;
     }
+  };
+  app.get("/api/jobs/:id/logs/follow", async (request, reply) => {
+    const { jobId } = find(request);
+    const query = request.query as { readonly offset?: string };
+    const resumed = request.headers["last-event-id"];
+    const offset = number(typeof resumed === "string" ? resumed : query.offset, 0, Number.MAX_SAFE_INTEGER);
+    const gone = new AbortController();
+    reply.raw.on("close", () => gone.abort(new Error("the reader left")));
+    const last = () => {
+      const job = head.state.jobs.get(jobId);
+      return job === undefined ? null : jobJson(head.state, job);
+    };
+    await follow(async () => {
+      reply.hijack();
+      try {
+        await streamLog(reply.raw, sourceOf(jobId), { clock, offset, signal: gone.signal, last });
+      } catch {
+        reply.raw.destroy(); // the reader sees a broken stream and resumes where it was
+      }
+    });
+  });
+  app.register(async (scope) => {
+    await scope.register(websocket, { options: { maxPayload: 1_024 } });
+    scope.get("/api/jobs/:id/logs/tail", { websocket: true }, async (socket, request) => {
+      const gone = new AbortController();
+      socket.on("close", () => gone.abort(new Error("the reader left")));
+      socket.on("error", () => gone.abort(new Error("the reader broke off")));
+      try {
+        const { jobId } = find(request);
+        await follow(() => tailLog(socket, sourceOf(jobId), { clock, offset: 0, signal: gone.signal }));
+      } catch (error) {
+        socket.close(1011, (error instanceof Error ? error.message : String(error)).slice(0, 100));
+      }
+    });
   });
 }
 
