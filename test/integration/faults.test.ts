@@ -134,21 +134,21 @@ describe("kill -9 during a run", () => {
   it("an engine: the other goes on, the killed one comes back with the weights of the moment", async () => {
     await inRotation(2);
     await killActor("engine-1");
-    expect(await cluster.log(job.job_id)).toMatch(/"event":"engine.died".*engine-1/);
+    expect(await cluster.log(job.job_id)).toMatch(/engine-1 died:/);
     await inRotation(2);
     await progress(1);
   });
 
   it("the router: engines are added again, the run goes on through the next one", async () => {
     await killActor("router");
-    expect(await cluster.log(job.job_id)).toMatch(/"event":"router.died"/);
+    expect(await cluster.log(job.job_id)).toMatch(/the router died:/);
     await inRotation(2);
     await progress(1);
   });
 
   it("a rollout worker: its groups go to the other", async () => {
     await killActor("rollout-worker-0");
-    expect(await cluster.log(job.job_id)).toMatch(/"event":"worker.died".*rollout-worker-0/);
+    expect(await cluster.log(job.job_id)).toMatch(/rollout-worker-0 died:/);
     await progress(1);
   });
 

@@ -22,6 +22,8 @@ export interface RolloutWorkerOptions {
   readonly limits: GenerationLimits;
   /** Requests in flight at once. */
   readonly concurrency: number;
+  /** False: a push cuts every request that runs, so each reply comes from one version of the weights. */
+  readonly repliesCrossPushes: boolean;
 }
 
 export interface WorkerRequest {
@@ -50,16 +52,17 @@ export interface WorkerResult {
  * small numbers. Calls run side by side; what they have in flight together is bounded by `concurrency`.
  */
 export class RolloutWorker {
-  static readonly methodGroups = { abort: "control", setRouter: "control" };
+  static readonly methodGroups = { abort: "control", setRouter: "control", setVersionFloor: "control" };
   readonly #options: RolloutWorkerOptions;
   readonly #rewards: RewardPool;
   readonly #runner: Promise<RolloutRunner>;
   #router: HttpEngine;
+  #versionFloor: number | null = null;
   #round = new AbortController();
 
   constructor(options: RolloutWorkerOptions) {
     this.#options = options;
-    this.#router = new HttpEngine(options.routerUrl);
+    this.#router = this.#routerAt(options.routerUrl);
     this.#rewards = new RewardPool({
       ...rewardPoolDefaults,
       start: { spec: options.reward, args: options.hookArgs },
@@ -95,14 +98,25 @@ export class RolloutWorker {
   /** The router lives elsewhere now. */
   async setRouter(url: string): Promise<void> {
     const before = this.#router;
-    this.#router = new HttpEngine(url);
+    this.#router = this.#routerAt(url);
     await before.close();
+  }
+
+  /** From now on every engine that may answer has weights of this version at least. */
+  setVersionFloor(version: number): void {
+    this.#versionFloor = Math.max(version, this.#versionFloor ?? version);
   }
 
   async onShutdown(): Promise<void> {
     this.abort();
     await this.#rewards[Symbol.asyncDispose]();
     await this.#router.close();
+  }
+
+  #routerAt(url: string): HttpEngine {
+    return new HttpEngine(url, {
+      versions: this.#options.repliesCrossPushes ? { kind: "floor", floor: () => this.#versionFloor } : { kind: "one" },
+    });
   }
 
   async #load(): Promise<RolloutRunner> {

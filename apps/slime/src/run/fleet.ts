@@ -10,59 +10,76 @@ import {
   SlimeError,
   sleep,
 } from "@slime/core";
-import { HttpEngine, httpRouter } from "@slime/router";
 import type { ActorHandle, ActorStatus } from "@slime/runtime";
 import type { EngineFleet, EngineHandle, FleetEvent } from "@slime/training";
-import type { RolloutEngine } from "../actors/rollout-engine.js";
+import type { EngineNews } from "../actors/engine-protocol.js";
 import type { RolloutWorker } from "../actors/rollout-worker.js";
 import type { Router } from "../actors/router.js";
+import { type EngineLife, type EngineSeat, EngineSlot } from "./engine-slot.js";
+import { Gates } from "./gates.js";
 
-/** Time of one control call to a router or engine that lives. */
+/** Time of one control call to a router or worker that lives. */
 const controlMsMax = 30_000;
-/** Time a started engine may take until it answers health. */
-const engineStartMsMax = 120_000;
 
 export interface FleetParts {
-  readonly engines: readonly ActorHandle<RolloutEngine>[];
+  readonly engines: readonly {
+    readonly id: string;
+    readonly role: "regular" | "prefill" | "decode";
+    readonly seats: readonly EngineSeat[];
+  }[];
   readonly router: ActorHandle<Router>;
+  /** The client of a router at this url. */
+  readonly routerAt: (url: string) => RouterPort;
   readonly workers: readonly ActorHandle<RolloutWorker>[];
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
 }
 
-/** One engine's life as the run sees it. `up` owns the client. */
-type Slot = { readonly kind: "down" } | { readonly kind: "up"; readonly incarnation: number; readonly handle: EngineHandle };
-
 /**
  * Engines and router as the loop's port.
  * F1: an engine that (re)started is known to the router as fenced before `engine.started` is said; only the fence's `open` lets requests in.
  * F2: `engine.died` is said once per life, before the next `engine.started` of that engine.
  * F3: after a router's restart every live engine is added again, fenced, before `router.started` is said.
+ * F4: an engine that may hang gets nothing new until it is well again; what the loop wants of its fence holds from then on.
  */
 export class Fleet implements EngineFleet {
   readonly #parts: FleetParts;
-  readonly #slots: Slot[];
+  readonly #slots: readonly EngineSlot[];
+  /** Engines that the router knows; a slot is up a little earlier. */
+  readonly #introduced = new Set<EngineHandle>();
   readonly #listeners = new Set<(event: FleetEvent) => void>();
+  readonly #gates: Gates;
   /** Moves happen one after another, so that a router never learns of engines in another order than they came. */
   #last: Promise<void> = Promise.resolve();
   #routerLife = 0;
   #router: RouterPort | null = null;
   #started = false;
   #closed = false;
+  readonly fence: Fence;
 
   constructor(parts: FleetParts) {
     this.#parts = parts;
-    this.#slots = parts.engines.map(() => ({ kind: "down" }));
+    this.#gates = new Gates({
+      router: () => this.#routerPort(),
+      onFloor: (version) => this.#tellFloor(version),
+    });
+    this.fence = this.#gates;
+    this.#slots = parts.engines.map(
+      (engine) =>
+        new EngineSlot(
+          { ...engine, clock: parts.clock, random: parts.random, log: parts.log },
+          {
+            up: (life) => this.#engineUp(life),
+            down: (life, reason) => this.#engineDown(life, reason),
+            news: (news) => this.#engineNews(engine.id, news),
+          },
+        ),
+    );
   }
 
-  readonly fence: Fence = {
-    close: async (url) => (await this.#routerPort()).fence(url),
-    open: async (url, version) => (await this.#routerPort()).open(url, version),
-  };
-
   list(): readonly EngineHandle[] {
-    return this.#slots.flatMap((slot) => (slot.kind === "up" ? [slot.handle] : []));
+    return [...this.#introduced];
   }
 
   subscribe(listener: (event: FleetEvent) => void): Disposable {
@@ -73,6 +90,7 @@ export class Fleet implements EngineFleet {
   /** From here on deaths are the run's own doing: nothing is said, nothing is raised again. */
   close(): void {
     this.#closed = true;
+    for (const slot of this.#slots) slot.close();
   }
 
   /** Says what happened elsewhere, a trainer's death for one. */
@@ -83,53 +101,55 @@ export class Fleet implements EngineFleet {
 
   async start(op: Op): Promise<void> {
     if (this.#started) return;
-    const { engines, router, workers } = this.#parts;
+    const { router, workers } = this.#parts;
     const wait = { timeoutMs: op.timeoutMs, ...(op.signal && { signal: op.signal }) };
     await router.ready(wait);
     this.#routerLife = router.state().incarnation;
     await this.#raiseRouter();
-    await Promise.all(
-      engines.map(async (engine, at) => {
-        await engine.ready(wait);
-        await this.#raise(at, engine.state().incarnation);
-      }),
-    );
+    await Promise.all(this.#slots.map((slot) => slot.start(wait)));
+    await this.#last;
+    const missing = this.#slots.filter(({ up }) => up === null || !this.#introduced.has(up.handle)).map(({ id }) => id);
+    if (missing.length > 0)
+      throw new SlimeError("engine.unavailable", `${missing.join(", ")} could not be made known to the router`, {
+        engine: missing.join(", "),
+        reason: "not known to the router",
+      });
     this.#started = true;
-    for (const [at, engine] of engines.entries()) engine.onStateChange((status) => this.#engineChanged(at, status));
     router.onStateChange((status) => this.#routerChanged(status));
     for (const [at, worker] of workers.entries()) this.#watchWorker(at, worker);
   }
 
   async restart(engineId: string, reason: string): Promise<void> {
-    const at = this.#slots.findIndex((slot) => slot.kind === "up" && slot.handle.id === engineId);
-    const engine = this.#parts.engines[at];
-    if (engine === undefined) return;
+    const slot = this.#slots.find(({ id }) => id === engineId);
+    if (slot === undefined) return;
     this.#parts.log.warn("engine.restarted", { engineId, reason });
-    await engine.crash
-      .options({ timeoutMs: controlMsMax })(reason)
-      .catch(() => undefined);
+    await slot.crash(reason);
   }
 
-  #engineChanged(at: number, status: ActorStatus): void {
-    const slot = this.#slots[at];
-    if (slot?.kind === "up" && (status.state !== "ALIVE" || status.incarnation !== slot.incarnation)) {
-      this.#slots[at] = { kind: "down" };
-      this.emit({
-        kind: "engine.died",
-        engineId: slot.handle.id,
-        url: slot.handle.url,
-        reason: status.death?.message ?? `it is ${status.state}`,
-      });
-      this.#inTurn("remove engine", async () => {
-        await (await this.#routerPort()).remove(slot.handle.url);
-        await slot.handle.engine.close();
-      });
-    }
-    if (status.state !== "ALIVE" || (slot?.kind === "up" && slot.incarnation === status.incarnation)) return;
-    this.#inTurn("raise engine", async () => {
-      const { id, url } = await this.#raise(at, status.incarnation);
-      this.emit({ kind: "engine.started", engineId: id, url });
+  #engineUp(life: EngineLife): void {
+    this.#inTurn("introduce engine", () => this.#introduce(life));
+  }
+
+  #engineDown({ handle }: EngineLife, reason: string): void {
+    this.#gates.forget(handle.url);
+    if (this.#introduced.delete(handle)) this.emit({ kind: "engine.died", engineId: handle.id, url: handle.url, reason });
+    this.#inTurn("remove engine", async () => {
+      try {
+        await (await this.#routerPort()).remove(handle.url);
+      } catch (error) {
+        if (!SlimeError.is(error, "not_found")) throw error;
+      }
     });
+  }
+
+  #engineNews(engineId: string, { phase, health }: EngineNews): void {
+    this.emit({ kind: "engine.phase", engineId, phase: health.kind === "healthy" ? phase : `${phase}, ${health.reason}` });
+    const url = this.#slots.find(({ id }) => id === engineId)?.up?.handle.url;
+    if (url === undefined) return;
+    // F4
+    const suspect = health.kind === "suspect";
+    if (suspect) this.#parts.log.warn("engine.suspect", { engineId, reason: health.reason });
+    this.#inTurn("hold engine", () => (suspect ? this.#gates.hold(url) : this.#gates.release(url)));
   }
 
   #routerChanged(status: ActorStatus): void {
@@ -141,7 +161,7 @@ export class Fleet implements EngineFleet {
     this.#routerLife = status.incarnation;
     this.#inTurn("raise router", async () => {
       const url = await this.#raiseRouter();
-      for (const engine of this.list()) await this.#introduce(engine.url);
+      for (const { up } of this.#slots) if (up !== null) await this.#introduce(up);
       const { workers } = this.#parts;
       await Promise.all(
         workers.map((worker) =>
@@ -154,7 +174,7 @@ export class Fleet implements EngineFleet {
     });
   }
 
-  /** A worker that came back knows the router it was made with; it is told where the router is now. */
+  /** A worker that came back knows the router it was made with; it is told where the router is now, and which weights serve. */
   #watchWorker(at: number, worker: ActorHandle<RolloutWorker>): void {
     let life = worker.state().incarnation;
     worker.onStateChange((status) => {
@@ -165,33 +185,43 @@ export class Fleet implements EngineFleet {
         this.#inTurn("tell worker", async () => {
           const { url } = await this.#routerPort();
           await worker.setRouter.options({ timeoutMs: controlMsMax })(url);
+          this.#tellFloor(this.#gates.floor);
         });
       }
     });
   }
 
-  /** Brings one engine's life up to where the router knows it, fenced (F1). */
-  async #raise(at: number, incarnation: number): Promise<EngineHandle> {
-    const actor = this.#parts.engines[at];
-    invariant(actor !== undefined, `there is an engine ${at}`);
-    const { url } = await actor.start.options({ timeoutMs: engineStartMsMax })();
-    const engine = new HttpEngine(url);
-    await engine.health(controlMsMax);
-    await this.#introduce(url);
-    const handle = { id: engineId(at), url, engine };
-    this.#slots[at] = { kind: "up", incarnation, handle };
-    return handle;
+  #isUp(life: EngineLife): boolean {
+    return this.#slots.some(({ up }) => up === life);
   }
 
-  async #introduce(url: string): Promise<void> {
+  /** F1. An engine that came while no router was there is new with the next one. */
+  async #introduce(life: EngineLife): Promise<void> {
+    const { handle, role } = life;
+    if (!this.#isUp(life)) return;
     const router = await this.#routerPort();
-    await router.add(url, { fenced: true });
+    await router.add(handle.url, { fenced: true, role });
+    if (!this.#isUp(life) || this.#introduced.has(handle)) return;
+    this.#introduced.add(handle);
+    if (this.#started) this.emit({ kind: "engine.started", engineId: handle.id, url: handle.url });
+  }
+
+  /** Before the engine that makes it true is opened: whoever sends from then on is answered by these weights or newer ones. */
+  #tellFloor(version: number): void {
+    for (const worker of this.#parts.workers) {
+      try {
+        worker.setVersionFloor.send(version);
+      } catch (error) {
+        // It only makes its replies count as mixed until it is told again.
+        this.#parts.log.debug("worker.floor_not_told", { reason: causeChain(error).join(": ") });
+      }
+    }
   }
 
   /** The router of this life, over HTTP. */
   async #raiseRouter(): Promise<string> {
     const { url } = await this.#parts.router.start.options({ timeoutMs: controlMsMax })();
-    this.#router = httpRouter(url);
+    this.#router = this.#parts.routerAt(url);
     return url;
   }
 
@@ -218,5 +248,3 @@ export class Fleet implements EngineFleet {
     });
   }
 }
-
-const engineId = (at: number) => `engine-${at}`;
