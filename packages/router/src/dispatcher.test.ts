@@ -25,11 +25,13 @@ function keptTransport(): { readonly transport: Transport; readonly sent: Sent[]
       let cancelled = false;
       const outcome = new Promise<AttemptOutcome>((resolve) => (settle = resolve));
       const kept: ReplySink = {
-        ...sink,
-        begin: (status, headers) => {
+        begin: (status, headers, length) => {
           begun = true;
-          return sink.begin(status, headers);
+          sink.begin(status, headers, length);
         },
+        data: (chunk, resume) => sink.data(chunk, resume),
+        end: () => sink.end(),
+        cut: (reason) => sink.cut(reason),
       };
       const cancel = () => {
         cancelled = true;
@@ -172,7 +174,7 @@ describe("a request", () => {
     expect(w.clock.pending()).toBe(0);
   });
 
-  it("P5: leaves an engine that stopped answering probes; its streams are cut", async () => {
+  it("P5: leaves an engine that is out and sends nothing for stallMs; its streams are cut", async () => {
     const w = world();
     await add(w, "a");
     const waiting = w.ask("1");
@@ -181,7 +183,9 @@ describe("a request", () => {
     w.alive.delete("http://a");
     await add(w, "b");
     await w.dispatcher.probe("a");
-    await w.clock.run(0);
+    await w.clock.run(defaultRouterLimits.stallMs - 1);
+    expect(streaming.events).toEqual(["begin 200"]);
+    await w.clock.run(1);
     expect(streaming.events).toEqual(["begin 200", "cut"]);
     expect(w.sent[2]?.url).toBe("http://b");
     answer(w.sent[2]);

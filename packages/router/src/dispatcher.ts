@@ -1,8 +1,17 @@
 import type { RouterPolicy } from "@slime/backend";
-import { backoffDelayMs, type Clock, type Logger, type Random, SlimeError } from "@slime/core";
-import { Fleet, isAble, type Worker } from "./fleet.js";
+import { backoffDelayMs, type Clock, invariant, type Logger, type Random, SlimeError } from "@slime/core";
+import { EngineWatch } from "./engine-watch.js";
+import { Fleet, isAble, type Pair, type StayEnd, type Worker } from "./fleet.js";
 import type { RouterLimits } from "./options.js";
-import type { Attempt, AttemptOutcome, ForwardRequest, Presence, ReplySink, Transport } from "./transport.js";
+import { HeldReply, pairOutcome } from "./pair-attempt.js";
+import { checkPairable, withBootstrap } from "./pairing.js";
+import { type CacheAwareOptions, defaultCacheAware } from "./policies/cache-aware.js";
+import { makePolicy } from "./policies/index.js";
+import { noHint } from "./policies/policy.js";
+import { isGeneration, routeHint } from "./route-hint.js";
+import { NotingSink, type Stay } from "./stay.js";
+import type { AttemptOutcome, ForwardRequest, Presence, ReplySink, Transport } from "./transport.js";
+import { WaitingRoom } from "./waiting-room.js";
 
 export interface DispatcherCounts {
   readonly requests: number;
@@ -15,39 +24,57 @@ export interface DispatcherCounts {
 /** Who answers: told to the sink's owner before `begin`. */
 export type Chosen = (worker: Worker) => void;
 
+/** How a try went, and who is to blame if it went wrong. */
+interface Tried {
+  readonly outcome: AttemptOutcome;
+  readonly by: Worker;
+}
+
 const none: ReadonlySet<string> = new Set();
 
 /**
  * The life of a request: an engine is found or waited for, tried, and another tried when that is safe.
  * P1: a request goes to an engine only in the turn in which the fleet picked it, so never to a fenced or unhealthy one.
  * P2: after the first byte of an answer there is no second try. P3: every request ends: answered, passed on as refused, or failed with a reason.
- * P4: waiting is bounded in number and time. P5: an engine that stops answering probes loses the requests that still wait for their first byte
- * there to other engines; streams from it are cut with an error.
+ * P4: waiting is bounded in number and time. P5: an engine that is out and sends nothing loses the requests that still wait for their first
+ * byte there to other engines; streams from it are cut with an error. P6: a pair answers as one: the decode engine's answer, unless the
+ * prefill engine fails; what one of them fails for, the other is not marked for.
  */
 export class Dispatcher {
   readonly fleet: Fleet;
+  readonly watch: EngineWatch;
   readonly #transport: Transport;
   readonly #limits: RouterLimits;
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #log: Logger;
-  readonly #waiting = new Set<() => void>();
-  readonly #stays = new Map<string, Set<Attempt>>();
-  readonly #probing = new Map<string, Promise<void>>();
+  readonly #wants: "nothing" | "key" | "prompt";
+  readonly #waiting: WaitingRoom;
+  readonly #stays = new Map<string, Set<Stay>>();
   #counts = { requests: 0, failures: 0, retries: 0, cut: 0 };
 
   constructor(
     policy: RouterPolicy,
     transport: Transport,
     limits: RouterLimits,
-    context: { readonly clock: Clock; readonly random: Random; readonly log: Logger },
+    context: { readonly clock: Clock; readonly random: Random; readonly log: Logger; readonly cache?: CacheAwareOptions },
   ) {
-    this.fleet = new Fleet(policy, limits.brokenMax);
+    const { clock, random, log, cache = defaultCacheAware } = context;
+    const whole = makePolicy(policy, random, cache);
+    // A decode engine is sent the prompt's cache, whatever it holds itself.
+    const decode = makePolicy(policy === "cache_aware" ? "least_in_flight" : policy, random, cache);
+    this.fleet = new Fleet({ whole, prefill: makePolicy(policy, random, cache), decode }, limits.brokenMax);
+    this.watch = new EngineWatch(this.fleet, transport, limits, context, {
+      giveUp: (id) => this.#giveUp(id),
+      admitted: () => this.changed(),
+    });
+    this.#wants = whole.wants;
     this.#transport = transport;
     this.#limits = limits;
-    this.#clock = context.clock;
-    this.#random = context.random;
-    this.#log = context.log;
+    this.#clock = clock;
+    this.#random = random;
+    this.#log = log;
+    this.#waiting = new WaitingRoom(clock);
   }
 
   get counts(): DispatcherCounts {
@@ -60,42 +87,53 @@ export class Dispatcher {
 
   /** Requests may have become possible. Call after anything that opens or admits an engine. */
   changed(): void {
-    if (this.fleet.able === 0) return;
-    for (const wake of [...this.#waiting]) wake();
+    if (this.fleet.able > 0) this.#waiting.wakeAll();
   }
 
-  /** Serves one request to its end. @throws `engine.unavailable` when no engine could take it, `wire.limit` when too many wait; nothing was passed on then. It ends silently when the client leaves. */
+  /**
+   * Serves one request to its end, silently when the client leaves.
+   * @throws `engine.unavailable` when no engine could take it, `wire.limit` when too many wait, `codec.refused` when it is for a pair and
+   * no JSON object; nothing was passed on then.
+   */
   async handle(request: ForwardRequest, sink: ReplySink, chosen: Chosen, client: Presence): Promise<void> {
     this.#counts.requests++;
+    const isSplit = this.fleet.isSplit && isGeneration(request);
+    if (isSplit) checkPairable(request.body);
+    const hint = this.#wants === "nothing" ? noHint : routeHint(request, this.#wants, this.#limits);
     let tried: ReadonlySet<string> = none;
     let last = "";
     let until: number | null = null;
     for (let attempt = 1; !client.left; ) {
-      const worker = this.fleet.pick(tried);
-      if (worker === null) {
+      const pair = isSplit ? this.fleet.pickPair(tried, hint) : null;
+      const worker = pair === null ? this.fleet.pick(tried, hint, isSplit ? "regular" : "all") : null;
+      if (pair === null && worker === null) {
         until ??= this.#clock.nowMs() + this.#limits.waitMs;
         await this.#wait(until, client);
         continue;
       }
       until = null;
-      const outcome = await this.#stay(worker, request, sink, chosen, attempt === this.#limits.retry.triesMax, client);
+      const isLast = attempt === this.#limits.retry.triesMax;
+      const { outcome, by } =
+        worker === null
+          ? await this.#tryPair(pair as Pair, request, sink, chosen, isLast, client)
+          : await this.#tryAt(worker, request, sink, chosen, isLast, client);
       if (outcome.kind === "answered" || client.left) return;
       if (outcome.kind === "cut") {
         this.#counts.cut++;
         this.#counts.failures++;
-        this.#log.warn("router.stream_cut", { request: request.id, worker: worker.url, reason: outcome.reason });
+        this.#log.warn("router.stream_cut", { request: request.id, worker: by.url, reason: outcome.reason });
         return;
       }
-      last = describe(worker, outcome);
+      last = describe(by, outcome);
       attempt++;
       const delay = backoffDelayMs(this.#limits.retry, attempt, this.#random);
       if (delay === null) this.#fail(`all ${this.#limits.retry.triesMax} tries failed; the last: ${last}`);
       this.#counts.retries++;
       if (outcome.kind === "stale") continue;
-      this.#log.warn("router.attempt_failed", { request: request.id, worker: worker.url, attempt: attempt - 1, reason: last });
-      tried = new Set([...tried, worker.id]);
-      const untried = this.fleet.workers.some((other) => isAble(other) && !tried.has(other.id));
-      if (!untried) await this.#pause(delay, client);
+      this.#log.warn("router.attempt_failed", { request: request.id, worker: by.url, attempt: attempt - 1, reason: last });
+      tried = new Set([...tried, by.id]);
+      const untried = this.fleet.workers.some((other) => isAble(other) && other.role.kind === by.role.kind && !tried.has(other.id));
+      if (!untried) await this.#waiting.pause(delay, client);
     }
   }
 
@@ -104,36 +142,82 @@ export class Dispatcher {
     throw new SlimeError("engine.unavailable", `no engine could answer: ${reason}`, { engine: "any", reason });
   }
 
-  /** Sends to an engine just picked and keeps its count. */
-  async #stay(
+  async #tryAt(
     worker: Worker,
     request: ForwardRequest,
     sink: ReplySink,
     chosen: Chosen,
     passRefusals: boolean,
     client: Presence,
-  ): Promise<AttemptOutcome> {
+  ): Promise<Tried> {
     chosen(worker);
-    const attempt = this.#transport.send(worker.url, request, sink, passRefusals);
+    const stay = this.#send(worker, request, sink, passRefusals, client);
+    client.watch(stay.cancel);
+    const outcome = await stay.outcome;
+    client.watch(null);
+    return { outcome, by: worker };
+  }
+
+  /** P6. Both get the same body at once; the prefill engine ends when the decode engine has fetched the prompt's cache. */
+  async #tryPair(
+    { prefill, decode }: Pair,
+    request: ForwardRequest,
+    sink: ReplySink,
+    chosen: Chosen,
+    passRefusals: boolean,
+    client: Presence,
+  ): Promise<Tried> {
+    const { role } = prefill;
+    invariant(role.kind === "prefill", "a pair begins with a prefill engine");
+    const both = { ...request, body: withBootstrap(request.body ?? Buffer.alloc(0), prefill.url, role.bootstrapPort, this.#random) };
+    const held = new HeldReply(this.#limits.refusalBytesMax);
+    chosen(decode);
+    const first = this.#send(prefill, both, held, passRefusals, client);
+    const second = this.#send(decode, both, sink, passRefusals, client);
+    client.watch(() => {
+      first.cancel();
+      second.cancel();
+    });
+    const { outcome, by } = await pairOutcome(first, second);
+    client.watch(null);
+    if (by === "decode") return { outcome, by: decode };
+    if (outcome.kind !== "answered" || client.left) return { outcome, by: prefill };
+    chosen(prefill);
+    if (held.passTo(sink)) return { outcome, by: prefill };
+    const reason = `its answer of status ${outcome.status} is longer than refusalBytesMax (${this.#limits.refusalBytesMax} bytes)`;
+    return { outcome: { kind: "broken", reason }, by: prefill };
+  }
+
+  /** Sends to an engine just picked; keeps its count until the request has ended there. */
+  #send(worker: Worker, request: ForwardRequest, sink: ReplySink, passRefusals: boolean, client: Presence): Stay {
+    const noting = new NotingSink(sink, this.watch.liveness(worker.id), this.#clock);
+    const attempt = this.#transport.send(worker.url, request, noting, passRefusals);
+    let released = false;
     let stays = this.#stays.get(worker.id);
     if (stays === undefined) this.#stays.set(worker.id, (stays = new Set()));
-    stays.add(attempt);
-    client.watch(attempt.cancel);
-    const result = await attempt.outcome;
-    client.watch(null);
-    stays.delete(attempt);
-    if (stays.size === 0) this.#stays.delete(worker.id);
-    const how =
-      client.left || result.kind === "abandoned" || result.kind === "stale"
-        ? "abandoned"
-        : result.kind === "cut"
-          ? "broken"
-          : result.kind === "refused"
-            ? "answered"
-            : result.kind;
-    this.fleet.ended(worker.id, how, "reason" in result ? result.reason : "");
-    if (how === "broken" || how === "unreachable") void this.probe(worker.id);
-    return result;
+    const stay: Stay = {
+      sent: attempt.sent,
+      cancel: attempt.cancel,
+      release: () => {
+        released = true;
+        attempt.cancel();
+      },
+      outcome: attempt.outcome.then((outcome) => {
+        stays.delete(stay);
+        if (stays.size === 0) this.#stays.delete(worker.id);
+        const how = released || client.left ? "abandoned" : endOf(outcome);
+        const before = worker.health.kind;
+        const reason = "reason" in outcome ? outcome.reason : "";
+        this.fleet.ended(worker.id, how, reason);
+        if (worker.health.kind !== before) this.#log.warn("router.worker_ejected", { worker: worker.url, reason });
+        // Who refuses connections is not paused but gone.
+        if (how === "unreachable" && this.watch.isPaused(worker.id)) this.watch.resume(worker.id);
+        if (how === "broken" || how === "unreachable") void this.watch.probe(worker.id);
+        return outcome;
+      }),
+    };
+    stays.add(stay);
+    return stay;
   }
 
   /** Until an engine may take the request, or the client left. @throws as `handle`. */
@@ -145,35 +229,7 @@ export class Dispatcher {
       const what = `${this.#waiting.size} requests already wait for an engine, at most waitingMax (${this.#limits.waitingMax}); send fewer at once`;
       throw new SlimeError("wire.limit", what, { what: "waiting requests", value: this.#waiting.size + 1, max: this.#limits.waitingMax });
     }
-    await this.#turn(left, client);
-  }
-
-  /** Until something changed, the time is up or the client left. */
-  #turn(ms: number, client: Presence): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        this.#waiting.delete(wake);
-        timer.cancel();
-        client.watch(null);
-        resolve();
-      };
-      const timer = this.#clock.after(ms, wake);
-      this.#waiting.add(wake);
-      client.watch(wake);
-    });
-  }
-
-  /** Until the time is up or the client left. */
-  #pause(ms: number, client: Presence): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        timer.cancel();
-        client.watch(null);
-        resolve();
-      };
-      const timer = this.#clock.after(ms, wake);
-      client.watch(wake);
-    });
+    await this.#waiting.turn(left, client);
   }
 
   #describe(): string {
@@ -189,6 +245,7 @@ export class Dispatcher {
     const worker = this.fleet.get(id);
     if (worker === undefined) return;
     this.fleet.remove(id);
+    this.watch.forget(id);
     this.#transport.forget(worker.url);
     if (worker.health.kind !== "healthy") this.#giveUp(id);
     this.#log.info("router.worker_removed", { worker: worker.url, id });
@@ -197,12 +254,14 @@ export class Dispatcher {
   /** Closes an engine to new requests; resolves when those on their way have left for it. */
   async fence(id: string): Promise<void> {
     this.fleet.fence(id);
+    this.watch.suspend(id, "fenced");
     const sent = Promise.all([...(this.#stays.get(id) ?? [])].map(({ sent }) => sent));
     await this.#within(sent, this.#limits.fenceMs);
   }
 
   open(id: string, version: number): void {
     this.fleet.open(id, version);
+    this.watch.resume(id);
     this.changed();
   }
 
@@ -227,39 +286,31 @@ export class Dispatcher {
     });
   }
 
-  /** Asks an engine how it is and acts on it; one probe of an engine at a time. A fenced engine is not asked: it may rightly be silent during a weight push. */
+  /** Asks an engine how it is and acts on it. */
   probe(id: string): Promise<void> {
-    const running = this.#probing.get(id);
-    if (running !== undefined) return running;
-    const probing = this.#probe(id).finally(() => this.#probing.delete(id));
-    this.#probing.set(id, probing);
-    return probing;
-  }
-
-  async #probe(id: string): Promise<void> {
-    const worker: Worker | undefined = this.fleet.get(id);
-    if (worker === undefined || worker.gate.kind === "fenced") return;
-    const before = worker.health.kind;
-    const result = await this.#transport.probe(worker.url, {
-      timeoutMs: this.#limits.probeTimeoutMs,
-      version: this.fleet.wantsVersion(id),
-    });
-    const now = this.fleet.get(id);
-    if (now !== worker || now.gate.kind === "fenced") return;
-    this.fleet.probed(id, result);
-    if (result.ok) {
-      if (before !== "healthy")
-        this.#log.info("router.worker_admitted", { worker: worker.url, gate: worker.gate.kind, found: result.found });
-      this.changed();
-    } else {
-      if (before !== "unhealthy") this.#log.warn("router.worker_ejected", { worker: worker.url, reason: result.reason });
-      this.#giveUp(id);
-    }
+    return this.watch.probe(id);
   }
 
   /** P5. */
   #giveUp(id: string): void {
-    for (const attempt of [...(this.#stays.get(id) ?? [])]) attempt.cancel();
+    for (const stay of [...(this.#stays.get(id) ?? [])]) stay.cancel();
+  }
+}
+
+/** What an outcome says of its engine. */
+function endOf(outcome: AttemptOutcome): StayEnd {
+  switch (outcome.kind) {
+    case "answered":
+    case "refused":
+      return "answered";
+    case "cut":
+    case "broken":
+      return "broken";
+    case "unreachable":
+      return "unreachable";
+    case "stale":
+    case "abandoned":
+      return "abandoned";
   }
 }
 

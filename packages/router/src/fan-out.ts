@@ -1,49 +1,66 @@
-import type { OwnReply } from "./management.js";
+import type { Worker } from "./fleet.js";
 import type { RouterParts } from "./parts.js";
-import type { AttemptOutcome, ForwardRequest } from "./transport.js";
+import type { AttemptOutcome, ForwardRequest, ReplySink } from "./transport.js";
 
-/** Control routes that concern every engine; sglang_router has none of them. */
-export const fanOutPaths: ReadonlySet<string> = new Set(["/abort_request", "/pause_generation", "/continue_generation", "/flush_cache"]);
-
-interface EngineAnswer {
-  readonly worker: string;
+/** What one engine said to a call that went to all. */
+export interface EngineAnswer {
+  readonly worker: Worker;
+  /** Null: none came; `body` says why. */
   readonly status: number | null;
   readonly body: string;
 }
 
-/** Sends a control call to every engine, fenced ones too, and answers 200 when all said 200; else 502, with each one's answer. */
-export async function fanOut(parts: RouterParts, request: ForwardRequest): Promise<OwnReply> {
-  const answers = await Promise.all(
-    parts.dispatcher.fleet.workers.map(async ({ url }): Promise<EngineAnswer> => {
-      // A kept connection may have closed meanwhile; the next one is new.
-      const first = await ask(parts, url, request);
-      const { outcome, body } = first.outcome.kind === "stale" ? await ask(parts, url, request) : first;
-      return {
-        worker: url,
-        status: outcome.kind === "answered" ? outcome.status : null,
-        body: outcome.kind === "answered" ? body : failure(outcome),
-      };
-    }),
-  );
-  const ok = answers.every(({ status }) => status === 200);
-  return {
-    status: ok ? 200 : 502,
-    headers: { "x-request-id": request.id },
-    body: { status: ok ? "ok" : "failed", workers: answers },
+/** Asks every engine the same, fenced and unhealthy ones too, `fanOutMax` at once and each for `fanOutMs` at most; one's failure is its own answer. */
+export async function askAll(parts: RouterParts, request: ForwardRequest): Promise<readonly EngineAnswer[]> {
+  const { workers } = parts.dispatcher.fleet;
+  const answers = new Array<EngineAnswer>(workers.length);
+  let next = 0;
+  const ask = async () => {
+    for (let i = next++; i < workers.length; i = next++) {
+      const worker = workers[i];
+      if (worker !== undefined) answers[i] = await askOne(parts, worker, request);
+    }
   };
+  await Promise.all(Array.from({ length: Math.min(parts.limits.fanOutMax, workers.length) }, ask));
+  return answers;
 }
 
-async function ask(
-  { transport, limits, clock }: RouterParts,
-  url: string,
-  request: ForwardRequest,
-): Promise<{ readonly outcome: AttemptOutcome; readonly body: string }> {
+async function askOne(parts: RouterParts, worker: Worker, request: ForwardRequest): Promise<EngineAnswer> {
+  // A kept connection may have closed meanwhile; the next one is new.
+  const first = await tryOne(parts, worker, request);
+  return first ?? (await tryOne(parts, worker, request)) ?? { worker, status: null, body: "its connections close" };
+}
+
+/** Null: the connection was stale. */
+async function tryOne({ transport, limits, clock }: RouterParts, worker: Worker, request: ForwardRequest): Promise<EngineAnswer | null> {
   const chunks: Buffer[] = [];
-  const sink = { begin: () => {}, data: (chunk: Buffer) => chunks.push(chunk) > 0, end: () => {}, cut: () => {} };
-  const attempt = transport.send(url, request, sink, true);
-  const timer = clock.after(limits.waitMs, attempt.cancel);
-  const outcome = await attempt.outcome.finally(() => timer.cancel());
-  return { outcome, body: Buffer.concat(chunks).toString("utf8").slice(0, 4_096) };
+  let bytes = 0;
+  let whyNot: string | null = null;
+  const stop = (reason: string) => {
+    whyNot ??= reason;
+    attempt.cancel();
+  };
+  const sink: ReplySink = {
+    begin: () => {},
+    data(chunk) {
+      bytes += chunk.length;
+      // Not from within the transport's own call.
+      if (bytes > limits.fanOutBytesMax)
+        queueMicrotask(() => stop(`its answer is longer than fanOutBytesMax (${limits.fanOutBytesMax} bytes)`));
+      else chunks.push(Buffer.from(chunk));
+      return true;
+    },
+    end: () => {},
+    cut: () => {},
+  };
+  const attempt = transport.send(worker.url, request, sink, true);
+  const timer = clock.after(limits.fanOutMs, () => stop(`no answer within fanOutMs (${limits.fanOutMs} ms)`));
+  const outcome = await attempt.outcome;
+  timer.cancel();
+  if (outcome.kind === "stale") return null;
+  if (bytes > limits.fanOutBytesMax) whyNot ??= `its answer is longer than fanOutBytesMax (${limits.fanOutBytesMax} bytes)`;
+  if (outcome.kind !== "answered" || whyNot !== null) return { worker, status: null, body: whyNot ?? failure(outcome) };
+  return { worker, status: outcome.status, body: Buffer.concat(chunks).toString("utf8") };
 }
 
 function failure(outcome: AttemptOutcome): string {

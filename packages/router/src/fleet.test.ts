@@ -1,13 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Fleet, isAble, type StayEnd, workerView } from "./fleet.js";
+import { leastInFlight } from "./policies/least-in-flight.js";
+import { roundRobin } from "./policies/round-robin.js";
 
-const none: ReadonlySet<string> = new Set();
-function ready(policy: "round_robin" | "least_in_flight", ids: readonly string[]): Fleet {
-  const fleet = new Fleet(policy, 2);
+type PolicyName = "round_robin" | "least_in_flight";
+function fleetOf(policy: PolicyName): Fleet {
+  const make = policy === "round_robin" ? roundRobin : leastInFlight;
+  return new Fleet({ whole: make(), prefill: make(), decode: make() }, 2);
+}
+function ready(policy: PolicyName, ids: readonly string[]): Fleet {
+  const fleet = fleetOf(policy);
   for (const id of ids) {
     fleet.add(id, `http://${id}`);
-    fleet.probed(id, { ok: true, found: null });
+    fleet.admit(id, null);
   }
   return fleet;
 }
@@ -15,15 +21,15 @@ function ready(policy: "round_robin" | "least_in_flight", ids: readonly string[]
 describe("policies", () => {
   it("round robin takes turns", () => {
     const fleet = ready("round_robin", ["a", "b", "c"]);
-    expect(Array.from({ length: 6 }, () => fleet.pick(none)?.id).join("")).toBe("abcabc");
+    expect(Array.from({ length: 6 }, () => fleet.pick()?.id).join("")).toBe("abcabc");
   });
 
   it("least in flight takes the least busy, equals in turn", () => {
     const fleet = ready("least_in_flight", ["a", "b", "c"]);
-    const first = Array.from({ length: 3 }, () => fleet.pick(none)?.id);
+    const first = Array.from({ length: 3 }, () => fleet.pick()?.id);
     expect(new Set(first).size).toBe(3);
     fleet.ended("b", "answered", "");
-    expect(fleet.pick(none)?.id).toBe("b");
+    expect(fleet.pick()?.id).toBe("b");
   });
 
   it("avoids engines already tried while there are others", () => {
@@ -42,10 +48,10 @@ describe("F4: coming back", () => {
     fleet.ended("a", "unreachable", "refused");
     expect(workerView(fleet.get("a") ?? fail()).state).toBe("unhealthy");
     expect(fleet.wantsVersion("a")).toBe(true);
-    fleet.probed("a", { ok: true, found: "0" });
+    fleet.admit("a", "0");
     expect(workerView(fleet.get("a") ?? fail()).state).toBe("fenced");
     expect(fleet.wantsVersion("a")).toBe(true);
-    fleet.probed("a", { ok: true, found: "3" });
+    fleet.admit("a", "3");
     expect(workerView(fleet.get("a") ?? fail())).toMatchObject({ state: "healthy", weightVersion: 3 });
     expect(fleet.wantsVersion("a")).toBe(false);
   });
@@ -54,10 +60,10 @@ describe("F4: coming back", () => {
     const fleet = ready("round_robin", ["a"]);
     fleet.open("a", 1);
     fleet.add("b", "http://b");
-    fleet.probed("b", { ok: true, found: "0" });
+    fleet.admit("b", "0");
     expect(isAble(fleet.get("b") ?? fail())).toBe(false);
     fleet.fence("b");
-    fleet.probed("b", { ok: true, found: "1" });
+    fleet.admit("b", "1");
     expect(isAble(fleet.get("b") ?? fail())).toBe(false);
     fleet.open("b", 1);
     expect(isAble(fleet.get("b") ?? fail())).toBe(true);
@@ -66,7 +72,7 @@ describe("F4: coming back", () => {
   it("one broken connection is forgiven, two in a row are not", () => {
     const fleet = ready("round_robin", ["a"]);
     const stay = (how: StayEnd) => {
-      fleet.pick(none);
+      fleet.pick();
       fleet.ended("a", how, "reset");
     };
     stay("broken");
@@ -93,7 +99,7 @@ it("F1, F2, F3: whatever happens, only open, healthy engines are picked, and cou
   );
   fc.assert(
     fc.property(fc.constantFrom("round_robin" as const, "least_in_flight" as const), fc.array(op, { maxLength: 80 }), (policy, ops) => {
-      const fleet = new Fleet(policy, 2);
+      const fleet = fleetOf(policy);
       // What an outsider knows: closed by fence or drain and not opened since; failed and not probed well or opened since.
       const closed = new Set<string>();
       const failed = new Set<string>();
@@ -118,7 +124,8 @@ it("F1, F2, F3: whatever happens, only open, healthy engines are picked, and cou
           highest = Math.max(highest, step.version);
         }
         if (step.kind === "probe") {
-          fleet.probed(step.id, step.ok ? { ok: true, found: step.found } : { ok: false, reason: "silent" });
+          if (step.ok) fleet.admit(step.id, step.found);
+          else fleet.eject(step.id, "silent");
           if (!step.ok) failed.add(step.id);
           else if (highest < 0 || step.found === String(highest)) failed.delete(step.id);
         }

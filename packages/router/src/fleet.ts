@@ -1,5 +1,6 @@
-import type { RouterPolicy, RouterWorker } from "@slime/backend";
+import type { EngineRole, RouterWorker } from "@slime/backend";
 import { invariant } from "@slime/core";
+import { noHint, type Policy, type RouteHint } from "./policies/policy.js";
 
 export type Health = { readonly kind: "unprobed" } | { readonly kind: "healthy" } | { readonly kind: "unhealthy"; readonly reason: string };
 
@@ -16,6 +17,7 @@ export type Gate =
 export interface Worker {
   readonly id: string;
   readonly url: string;
+  readonly role: EngineRole;
   readonly health: Health;
   readonly gate: Gate;
   readonly draining: boolean;
@@ -26,26 +28,46 @@ export interface Worker {
   readonly errors: number;
 }
 
+/** A prefill and a decode engine that answer a request together. */
+export interface Pair {
+  readonly prefill: Worker;
+  readonly decode: Worker;
+}
+
 /** How a request's stay at an engine ended, as far as the engine's health goes. */
 export type StayEnd = "answered" | "unreachable" | "broken" | "abandoned";
 
+/** The policy of each kind of choice; each keeps its own state. */
+export interface FleetPolicies {
+  readonly whole: Policy;
+  readonly prefill: Policy;
+  readonly decode: Policy;
+}
+
 type Mutable = { -readonly [K in keyof Worker]: Worker[K] };
+type Able = { readonly [G in EngineRole["kind"] | "all"]: readonly Mutable[] } & { readonly isSplit: boolean };
+
+const regularRole: EngineRole = { kind: "regular" };
+const none: ReadonlySet<string> = new Set();
 
 /**
  * Which engines there are and which may take a request: all decisions, no I/O and no time.
  * F1: only a healthy, open engine that does not drain is picked. F2: in flight = picked − ended, never below zero.
  * F3: an unhealthy engine is healthy again only by a successful probe or by `open`.
  * F4: an engine that was away, or is new, passes requests only at the fleet's version: the highest one opened so far.
+ * F5: the two of a pair have one version; keys and values of one version's prompt mean nothing to another's weights.
  */
 export class Fleet {
   readonly #workers = new Map<string, Mutable>();
-  readonly #policy: RouterPolicy;
+  readonly #policies: FleetPolicies;
   readonly #brokenMax: number;
-  #turn = 0;
+  /** Engines that may take a request, by role; made anew after a change. */
+  #able: Able | null = null;
   #version: number | null = null;
+  #ejections = 0;
 
-  constructor(policy: RouterPolicy, brokenMax: number) {
-    this.#policy = policy;
+  constructor(policies: FleetPolicies, brokenMax: number) {
+    this.#policies = policies;
     this.#brokenMax = brokenMax;
   }
 
@@ -58,18 +80,51 @@ export class Fleet {
     return this.#version;
   }
 
+  /** Times an engine was found not to work. */
+  get ejections(): number {
+    return this.#ejections;
+  }
+
+  /** Engines that may take a request now. */
+  get able(): number {
+    return this.#ables().all.length;
+  }
+
+  /** Prefill and decode engines are registered, able or not: generation goes to pairs. */
+  get isSplit(): boolean {
+    return this.#ables().isSplit;
+  }
+
+  /** A request for generation would find an engine, or a pair of them. */
+  get isReady(): boolean {
+    const { isSplit, all, regular, prefill, decode } = this.#ables();
+    return isSplit ? regular.length > 0 || pairVersion(prefill, decode) !== undefined : all.length > 0;
+  }
+
+  count(role: EngineRole["kind"]): number {
+    let count = 0;
+    for (const worker of this.#workers.values()) if (worker.role.kind === role) count++;
+    return count;
+  }
+
   get(id: string): Worker | undefined {
     return this.#workers.get(id);
   }
 
   byUrl(url: string): Worker | undefined {
-    return this.workers.find((worker) => worker.url === url);
+    for (const worker of this.#workers.values()) if (worker.url === url) return worker;
+    return undefined;
   }
 
-  /** Takes in an engine, not to be picked before a probe, or before `open` when `fenced`. A url that is known keeps its id. */
-  add(id: string, url: string, fenced = false): Worker {
+  /** Takes in an engine, not to be picked before a probe, or before `open` when `fenced`. A url that is known keeps its id and takes the new role, if one is named. */
+  add(
+    id: string,
+    url: string,
+    { fenced = false, role = null }: { readonly fenced?: boolean; readonly role?: EngineRole | null } = {},
+  ): Worker {
     const known = this.byUrl(url);
     if (known !== undefined) {
+      if (role !== null) this.#change(known.id, (worker) => (worker.role = role));
       if (fenced) this.fence(known.id);
       return known;
     }
@@ -78,12 +133,18 @@ export class Fleet {
       : this.#version === null
         ? { kind: "open", version: null }
         : { kind: "stale", found: null };
-    const worker: Mutable = { id, url, health: { kind: "unprobed" }, gate, draining: false, inFlight: 0, broken: 0, picks: 0, errors: 0 };
+    const worker: Mutable = {
+      ...{ id, url, role: role ?? regularRole, health: { kind: "unprobed" }, gate },
+      ...{ draining: false, inFlight: 0, broken: 0, picks: 0, errors: 0 },
+    };
     this.#workers.set(id, worker);
+    this.#able = null;
     return worker;
   }
 
   remove(id: string): boolean {
+    this.#forget(id);
+    this.#able = null;
     return this.#workers.delete(id);
   }
 
@@ -99,6 +160,7 @@ export class Fleet {
       worker.draining = false;
       worker.broken = 0;
       this.#version = Math.max(this.#version ?? version, version);
+      this.#forget(id);
     });
   }
 
@@ -106,52 +168,64 @@ export class Fleet {
     this.#change(id, (worker) => (worker.draining = true));
   }
 
-  /** The engine for the next request, already counted as in flight there, or null. Engines in `avoid` only when there is no other. */
-  pick(avoid: ReadonlySet<string>): Worker | null {
-    const able = [...this.#workers.values()].filter(isAble);
-    const fresh = able.filter(({ id }) => !avoid.has(id));
-    const worker = choose(this.#policy, fresh.length > 0 ? fresh : able, this.#turn);
-    if (worker === undefined) return null;
+  /** It does not work, whoever found that out. */
+  eject(id: string, reason: string): void {
+    this.#change(id, (worker) => {
+      if (worker.health.kind !== "unhealthy") this.#ejections++;
+      worker.health = { kind: "unhealthy", reason };
+      this.#forget(id);
+    });
+  }
+
+  /**
+   * The engine for the next request, already counted as in flight there, or null. Engines in `avoid` only when there is no other.
+   * @param group `all` for what any engine can answer; `regular` for generation, which half a pair cannot do alone.
+   */
+  pick(avoid: ReadonlySet<string> = none, hint: RouteHint = noHint, group: "all" | "regular" = "all"): Worker | null {
+    const able = preferred(this.#ables()[group], avoid);
+    return able.length === 0 ? null : this.#take(this.#policies.whole.choose(able, hint));
+  }
+
+  /** The pair for the next request, both counted as in flight, or null when there is no able pair of one version. */
+  pickPair(avoid: ReadonlySet<string> = none, hint: RouteHint = noHint): Pair | null {
+    const { prefill, decode } = this.#ables();
+    const version = pairVersion(prefill, decode);
+    if (version === undefined) return null;
+    const atVersion = (worker: Mutable) => gateVersion(worker) === version;
+    const first = this.#policies.prefill.choose(preferred(prefill.filter(atVersion), avoid), hint);
+    const second = this.#policies.decode.choose(preferred(decode.filter(atVersion), avoid), hint);
+    return { prefill: this.#take(first), decode: this.#take(second) };
+  }
+
+  #take(worker: Mutable): Worker {
     invariant(isAble(worker), "F1: only a healthy, open engine is picked");
-    this.#turn++;
     worker.inFlight++;
     worker.picks++;
     return worker;
   }
 
-  /** Engines that may take a request now. */
-  get able(): number {
-    return [...this.#workers.values()].filter(isAble).length;
-  }
-
   ended(id: string, how: StayEnd, reason: string): void {
-    this.#change(id, (worker) => {
-      invariant(worker.inFlight > 0, "F2: a request ends where it was picked");
-      worker.inFlight--;
-      if (how === "answered") worker.broken = 0;
-      if (how === "broken" || how === "unreachable") {
-        worker.errors++;
-        worker.broken++;
-        if (how === "unreachable" || worker.broken >= this.#brokenMax) worker.health = { kind: "unhealthy", reason };
-      }
-    });
+    const worker = this.#workers.get(id);
+    if (worker === undefined) return;
+    invariant(worker.inFlight > 0, "F2: a request ends where it was picked");
+    worker.inFlight--;
+    if (how === "answered") worker.broken = 0;
+    if (how === "broken" || how === "unreachable") {
+      worker.errors++;
+      worker.broken++;
+      if (how === "unreachable" || worker.broken >= this.#brokenMax) this.eject(id, reason);
+    }
   }
 
-  /** What a probe found; `found` is the engine's own word for its weights' version, asked when `wantsVersion`. */
-  probed(id: string, result: { readonly ok: true; readonly found: string | null } | { readonly ok: false; readonly reason: string }): void {
+  /** A probe was answered well; `found` is the engine's own word for its weights' version, asked when `wantsVersion`. */
+  admit(id: string, found: string | null): void {
     this.#change(id, (worker) => {
-      if (!result.ok) {
-        worker.health = { kind: "unhealthy", reason: result.reason };
-        return;
-      }
       const returning = worker.health.kind !== "healthy";
       worker.health = { kind: "healthy" };
       worker.broken = 0;
       if (this.#version === null || worker.gate.kind === "fenced") return;
-      if (worker.gate.kind === "stale" || returning) {
-        worker.gate =
-          result.found === String(this.#version) ? { kind: "open", version: this.#version } : { kind: "stale", found: result.found };
-      }
+      if (worker.gate.kind === "stale" || returning)
+        worker.gate = found === String(this.#version) ? { kind: "open", version: this.#version } : { kind: "stale", found };
     });
   }
 
@@ -163,7 +237,21 @@ export class Fleet {
 
   #change(id: string, change: (worker: Mutable) => unknown): void {
     const worker = this.#workers.get(id);
-    if (worker !== undefined) change(worker);
+    if (worker === undefined) return;
+    change(worker);
+    this.#able = null;
+  }
+
+  #ables(): Able {
+    if (this.#able !== null) return this.#able;
+    const all = [...this.#workers.values()].filter(isAble);
+    const of = (kind: EngineRole["kind"]) => all.filter(({ role }) => role.kind === kind);
+    const isSplit = this.count("prefill") > 0 && this.count("decode") > 0;
+    return (this.#able = { isSplit, all, regular: of("regular"), prefill: of("prefill"), decode: of("decode") });
+  }
+
+  #forget(id: string): void {
+    for (const policy of [this.#policies.whole, this.#policies.prefill, this.#policies.decode]) policy.forget(id);
   }
 }
 
@@ -172,12 +260,25 @@ export function isAble(worker: Worker): boolean {
   return worker.health.kind === "healthy" && worker.gate.kind === "open" && !worker.draining;
 }
 
-/** Round robin by turns; least in flight with ties in turn, so that equal engines share alike. */
-function choose(policy: RouterPolicy, able: readonly Mutable[], turn: number): Mutable | undefined {
-  if (policy === "round_robin") return able[turn % able.length];
-  const least = Math.min(...able.map(({ inFlight }) => inFlight));
-  const equals = able.filter(({ inFlight }) => inFlight === least);
-  return equals[turn % equals.length];
+function preferred(able: readonly Mutable[], avoid: ReadonlySet<string>): readonly Mutable[] {
+  if (avoid.size === 0) return able;
+  const fresh = able.filter(({ id }) => !avoid.has(id));
+  return fresh.length > 0 ? fresh : able;
+}
+
+function gateVersion({ gate }: Worker): number | null {
+  return gate.kind === "open" ? gate.version : null;
+}
+
+/** The newest version that engines of both roles have; undefined when there is none (F5). */
+function pairVersion(prefill: readonly Worker[], decode: readonly Worker[]): number | null | undefined {
+  let best: number | null | undefined;
+  for (const one of prefill) {
+    const version = gateVersion(one);
+    const isBetter = best === undefined || (version ?? -1) > (best ?? -1);
+    if (isBetter && decode.some((other) => gateVersion(other) === version)) best = version;
+  }
+  return best;
 }
 
 /** A worker as statistics show it. */

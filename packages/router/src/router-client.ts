@@ -19,8 +19,10 @@ export function httpRouter(url: string, options: { readonly clock?: Clock; reado
   };
   return {
     url,
-    async add(engine, { fenced = false } = {}) {
-      const { state, reason } = replyJson(url, await call("POST", "/workers?wait=1", { url: engine, fenced })) as {
+    async add(engine, { fenced = false, role } = {}) {
+      const named = role === undefined ? {} : { worker_type: role.kind };
+      const port = role?.kind === "prefill" ? { bootstrap_port: role.bootstrapPort } : {};
+      const { state, reason } = replyJson(url, await call("POST", "/workers?wait=1", { url: engine, fenced, ...named, ...port })) as {
         readonly state?: unknown;
         readonly reason?: unknown;
       };

@@ -19,7 +19,7 @@ async function routed(
   const router = await startRouter({
     policy: "round_robin",
     ...options,
-    limits: { probeEveryMs: 600_000, probeTimeoutMs: 100, closeMs: 50, ...options.limits },
+    limits: { probeEveryMs: 600_000, probeTimeoutMs: 100, stallMs: 50, closeMs: 50, ...options.limits },
   });
   open.push(router);
   const made: ScriptedEngine[] = [];
@@ -189,7 +189,8 @@ describe("workers", () => {
     expect((await fetch(`${router.url}/workers/nonsense`)).status).toBe(400);
     expect((await post(`${router.url}/workers`, "{}")).status).toBe(422);
     expect((await post(`${router.url}/workers`, "{")).status).toBe(400);
-    expect((await post(`${router.url}/workers`, JSON.stringify({ url: engine.url, worker_type: "prefill" }))).status).toBe(400);
+    for (const bad of [{ worker_type: "encoder" }, { worker_type: "prefill" }, { worker_type: "prefill", bootstrap_port: "9" }])
+      expect((await post(`${router.url}/workers`, JSON.stringify({ url: engine.url, ...bad }))).status).toBe(400);
     expect((await fetch(`${router.url}/readiness`)).status).toBe(503);
     expect((await post(`${router.url}/add_worker?url=${encodeURIComponent(engine.url)}`, "")).status).toBe(202);
     expect((await post(`${router.url}/remove_worker?url=${encodeURIComponent(engine.url)}`, "")).status).toBe(202);
