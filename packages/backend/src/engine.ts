@@ -15,6 +15,8 @@ export interface SamplingParams {
   readonly spaces_between_special_tokens?: boolean;
   readonly no_stop_trim?: boolean;
   readonly sampling_seed?: number;
+  /** Tokens between the chunks of a stream, each of which repeats all before it. */
+  readonly stream_interval?: number;
 }
 
 export interface GenerateRequest {

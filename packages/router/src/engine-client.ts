@@ -20,7 +20,7 @@ export interface HttpEngineOptions {
   readonly controlTimeoutMs?: number;
   /** For weight updates and flushes, which may wait for running requests. */
   readonly updateTimeoutMs?: number;
-  /** Tokens between chunks when a caller listens; each chunk repeats all before it, so a small number costs squares. */
+  /** Tokens between chunks when a caller listens and its request does not say; each chunk repeats all before it, so a small number costs squares. */
   readonly streamInterval?: number;
   /** What is known of the weights behind this url where no header tells; default: nothing. */
   readonly versions?: KnownVersions;
@@ -88,7 +88,7 @@ export class HttpEngine implements Engine {
         onTokens(last.outputIds.length, last.weightVersion);
       }
     };
-    const sampling_params = { ...request.sampling_params, stream_interval: this.#streamInterval };
+    const sampling_params = { stream_interval: this.#streamInterval, ...request.sampling_params };
     this.#accept(
       await this.#http.call({
         method: "POST",

@@ -39,6 +39,10 @@ export interface ServerCapabilities {
   readonly deterministic: boolean;
   /** The radix cache is off: prefixes of old weights cannot be served after a push without a flush. */
   readonly radixCacheOff: boolean;
+  /** A step is computed while the one before is read: a pause in place leaves a token of the old weights to be said after it. */
+  readonly overlap: boolean;
+  /** Data-parallel replicas behind one port, without data-parallel attention: their weights cannot be updated. */
+  readonly replicas: boolean;
 }
 
 /** The names of `ServerCapabilities` that are yes or no. */
@@ -124,6 +128,8 @@ export function capabilitiesOf(url: string, server: Fields, model: Fields, sessi
     metrics: yes("enable_metrics"),
     deterministic: yes("enable_deterministic_inference"),
     radixCacheOff: yes("disable_radix_cache"),
+    overlap: !yes("disable_overlap_schedule"),
+    replicas: count("dp_size") > 1 && !yes("enable_dp_attention"),
   };
 }
 

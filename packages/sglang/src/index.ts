@@ -1,1 +1,10 @@
-export {};
+export { type ProbeOutcome, probe } from "./http-probe.js";
+export {
+  commandLineOf,
+  type ServerArgs,
+  type ServerArgValue,
+  type ServerCommand,
+  type ServerSpec,
+  serverCommand,
+} from "./server-command.js";
+export { type RunningServer, type StartServerParts, startServer, startSilenceMsDefault } from "./start-server.js";
