@@ -8,3 +8,4 @@ export {
   serverCommand,
 } from "./server-command.js";
 export { type RunningServer, type StartServerParts, startServer, startSilenceMsDefault } from "./start-server.js";
+export { writeModelDirectory } from "./weight-source.js";
