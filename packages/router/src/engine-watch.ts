@@ -4,6 +4,9 @@ import { Liveness } from "./liveness.js";
 import type { RouterLimits } from "./options.js";
 import type { Transport } from "./transport.js";
 
+/** Timers may fire so much before their time. */
+const timerSlackMs = 2;
+
 interface Watched {
   readonly liveness: Liveness;
   /** Grows when what a probe would say is no longer wanted: an answer to an older one is ignored. */
@@ -127,7 +130,7 @@ export class EngineWatch {
       return;
     }
     this.#counts.failed++;
-    if (before === "healthy" && this.#clock.nowMs() - startedMs >= timeoutMs) watched.liveness.unanswered();
+    if (before === "healthy" && this.#clock.nowMs() - startedMs >= timeoutMs - timerSlackMs) watched.liveness.unanswered();
     else this.#eject(worker, result.reason);
     this.judge(id);
   }

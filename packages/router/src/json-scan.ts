@@ -21,7 +21,7 @@ const closeBracket = 0x5d;
  */
 export function findValue(body: Uint8Array, keys: readonly string[], bytesMax: number): FoundValue | null {
   const end = Math.min(body.length, bytesMax);
-  let at = objectStart(body);
+  let at = objectStart(body, end);
   if (at < 0) return null;
   for (at++; at < end; ) {
     at = skipBlank(body, at, end);
@@ -41,10 +41,10 @@ export function findValue(body: Uint8Array, keys: readonly string[], bytesMax: n
   return null;
 }
 
-/** Where the object's brace is; -1 when the bytes do not begin with one. */
-export function objectStart(body: Uint8Array): number {
-  const at = skipBlank(body, 0, body.length);
-  return body[at] === openBrace ? at : -1;
+/** Where the object's brace is; -1 when the first `bytesMax` bytes do not begin with one. */
+export function objectStart(body: Uint8Array, bytesMax = body.length): number {
+  const at = skipBlank(body, 0, bytesMax);
+  return at < bytesMax && body[at] === openBrace ? at : -1;
 }
 
 /** Whether the object that begins at `start` has no member. */

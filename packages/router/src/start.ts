@@ -3,12 +3,15 @@ import { type Clock, type Logger, type Random, silentLogger, systemClock, system
 import { Dispatcher } from "./dispatcher.js";
 import { serveRouter } from "./front.js";
 import { defaultRouterLimits, type RouterLimits } from "./options.js";
+import { type CacheAwareOptions, defaultCacheAware } from "./policies/cache-aware.js";
 import { startProber } from "./prober.js";
 import { socketTransport } from "./socket-transport.js";
 import type { Transport } from "./transport.js";
 
 export interface RouterOptions {
   readonly policy?: RouterPolicy;
+  /** Thresholds of the policy cache_aware. */
+  readonly cache?: Partial<CacheAwareOptions>;
   /** Loopback only. */
   readonly host?: string;
   /** 0: any free port. */
@@ -35,7 +38,8 @@ export async function startRouter(options: RouterOptions = {}): Promise<RunningR
   const random = options.random ?? systemRandom;
   const log = options.log ?? silentLogger;
   const transport = options.transport ?? socketTransport({ connectTimeoutMs: limits.connectTimeoutMs, clock });
-  const dispatcher = new Dispatcher(options.policy ?? "least_in_flight", transport, limits, { clock, random, log });
+  const cache = { ...defaultCacheAware, ...options.cache };
+  const dispatcher = new Dispatcher(options.policy ?? "least_in_flight", transport, limits, { clock, random, log, cache });
   const front = await serveRouter(
     { dispatcher, transport, limits, clock, random, log },
     { host: options.host ?? "127.0.0.1", port: options.port ?? 0 },
