@@ -1,5 +1,15 @@
 export { type ProbeOutcome, probe } from "./http-probe.js";
 export {
+  type ArgField,
+  type ArgTable,
+  argTableOf,
+  routerArgFields,
+  routerArgTable,
+  serverArgFields,
+  serverArgTable,
+} from "./server-arg-fields.js";
+export { distInitPorts, type ServerRequest, type ServerRole, type SpecOptions, serverSpec } from "./server-args.js";
+export {
   commandLineOf,
   type ServerArgs,
   type ServerArgValue,
