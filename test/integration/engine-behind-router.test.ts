@@ -16,6 +16,7 @@ const config: ModelConfig = {
   headDim: 8,
   qkNorm: true,
   ropeTheta: 10_000,
+  ropeScaling: null,
   normEps: 1e-6,
   tiedHead: true,
   positionsMax: 512,

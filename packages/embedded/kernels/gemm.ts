@@ -3,6 +3,15 @@
 
 const ROWS: i32 = 64;
 const DEPTH: i32 = 256;
+/** Up to so many rows, B is read as it lies: decoding few requests reads every weight once, and memory sets the pace. */
+const FEW: i32 = 3;
+/** Columns of C that stay in the first-level cache meanwhile. */
+const RUN: i32 = 2048;
+/** From so many rows on, and rows of B this far apart (bytes), columns of B are copied together first: strided, they fall into the same places of the cache. */
+const PACK_ROWS: i32 = 12;
+const PACK_STRIDE: usize = 2048;
+/** Room for 32 columns of DEPTH rows. */
+const packed: usize = memory.data(32768, 64);
 
 /**
  * C = A·B (acc = 0) or C += A·B (acc = 1). A(i,k) lies at A + 4·(i·rsA + k·csA), so X·W and dYᵀ·X share this kernel;
@@ -10,6 +19,7 @@ const DEPTH: i32 = 256;
  */
 export function gemm(M: i32, N: i32, K: i32, A: usize, rsA: i32, csA: i32, B: usize, ldb: i32, C: usize, ldc: i32, acc: i32): void {
   const ra = <usize>rsA << 2, ca = <usize>csA << 2, rb = <usize>ldb << 2, rc = <usize>ldc << 2;
+  if (M <= FEW) return few(M, N, K, A, ra, ca, B, rb, C, rc, acc);
   for (let k0 = 0; k0 < K; k0 += DEPTH) {
     const depth = min(DEPTH, K - k0);
     const add = acc | i32(k0 > 0);
@@ -20,8 +30,56 @@ export function gemm(M: i32, N: i32, K: i32, A: usize, rsA: i32, csA: i32, B: us
   }
 }
 
+/** The product of few rows: runs of four rows of B are added to C at once, each element still in ascending order of k. */
+function few(M: i32, N: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize, rb: usize, C: usize, rc: usize, acc: i32): void {
+  for (let j0 = 0; j0 < N; j0 += RUN) {
+    const n = min(RUN, N - j0), from = B + (<usize>j0 << 2), to = C + (<usize>j0 << 2);
+    if (!acc) for (let i = 0; i < M; i++) memory.fill(to + <usize>i * rc, 0, <usize>n << 2);
+    let k = 0;
+    for (; k + 4 <= K; k += 4) {
+      for (let i = 0; i < M; i++) addFour(n, A + <usize>i * ra + <usize>k * ca, ca, from + <usize>k * rb, rb, to + <usize>i * rc);
+    }
+    for (; k < K; k++) {
+      for (let i = 0; i < M; i++) addOne(n, load<f32>(A + <usize>i * ra + <usize>k * ca), from + <usize>k * rb, to + <usize>i * rc);
+    }
+  }
+}
+
+/** c[0…n) += a0·b0 + a1·b1 + a2·b2 + a3·b3, from left to right. */
+function addFour(n: i32, a: usize, ca: usize, b: usize, rb: usize, c: usize): void {
+  const x0 = v128.load32_splat(a), x1 = v128.load32_splat(a + ca), x2 = v128.load32_splat(a + 2 * ca), x3 = v128.load32_splat(a + 3 * ca);
+  const b1 = b + rb, b2 = b1 + rb, b3 = b2 + rb, end = <usize>(n & ~3) << 2;
+  for (let at: usize = 0; at < end; at += 16) {
+    let sum = f32x4.add(f32x4.mul(x0, v128.load(b + at)), v128.load(c + at));
+    sum = f32x4.add(f32x4.mul(x1, v128.load(b1 + at)), sum);
+    sum = f32x4.add(f32x4.mul(x2, v128.load(b2 + at)), sum);
+    v128.store(c + at, f32x4.add(f32x4.mul(x3, v128.load(b3 + at)), sum));
+  }
+  for (let at = end; at < <usize>n << 2; at += 4) {
+    let sum: f32 = load<f32>(a) * load<f32>(b + at) + load<f32>(c + at);
+    sum = load<f32>(a + ca) * load<f32>(b1 + at) + sum;
+    sum = load<f32>(a + 2 * ca) * load<f32>(b2 + at) + sum;
+    store<f32>(c + at, load<f32>(a + 3 * ca) * load<f32>(b3 + at) + sum);
+  }
+}
+
+/** c[0…n) += a·b. */
+function addOne(n: i32, a: f32, b: usize, c: usize): void {
+  const x = f32x4.splat(a), end = <usize>(n & ~3) << 2;
+  for (let at: usize = 0; at < end; at += 16) v128.store(c + at, f32x4.add(f32x4.mul(x, v128.load(b + at)), v128.load(c + at)));
+  for (let at = end; at < <usize>n << 2; at += 4) store<f32>(c + at, a * load<f32>(b + at) + load<f32>(c + at));
+}
+
 function block(M: i32, N: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize, rb: usize, C: usize, rc: usize, acc: i32): void {
   let j = 0;
+  if (M >= PACK_ROWS && rb >= PACK_STRIDE) {
+    for (; j + 32 <= N; j += 32) {
+      pack32(K, B + (<usize>j << 2), rb);
+      columns16(M, K, A, ra, ca, packed, 64, C + (<usize>j << 2), rc, acc);
+      columns16(M, K, A, ra, ca, packed + (<usize>DEPTH << 6), 64, C + (<usize>j << 2) + 64, rc, acc);
+    }
+  }
+  for (; j + 16 <= N; j += 16) columns16(M, K, A, ra, ca, B + (<usize>j << 2), rb, C + (<usize>j << 2), rc, acc);
   for (; j + 8 <= N; j += 8) {
     const Bj = B + (<usize>j << 2), Cj = C + (<usize>j << 2);
     let i = 0;
@@ -41,6 +99,33 @@ function block(M: i32, N: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize,
       store<f32>(c, sum);
     }
   }
+}
+
+/** Copies 32 columns of up to DEPTH rows of B to `packed`, 16 and 16. */
+function pack32(K: i32, B: usize, rb: usize): void {
+  let to = packed, from = B;
+  const right = <usize>DEPTH << 6;
+  for (let k = 0; k < K; k++) {
+    v128.store(to, v128.load(from));
+    v128.store(to, v128.load(from, 16), 16);
+    v128.store(to, v128.load(from, 32), 32);
+    v128.store(to, v128.load(from, 48), 48);
+    v128.store(to + right, v128.load(from, 64));
+    v128.store(to + right, v128.load(from, 80), 16);
+    v128.store(to + right, v128.load(from, 96), 32);
+    v128.store(to + right, v128.load(from, 112), 48);
+    to += 64;
+    from += rb;
+  }
+}
+
+function columns16(M: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize, rb: usize, C: usize, rc: usize, acc: i32): void {
+  let i = 0;
+  for (; i + 4 <= M; i += 4) {
+    tile4x8(K, A + <usize>i * ra, ra, ca, B, rb, C + <usize>i * rc, rc, acc);
+    tile4x8(K, A + <usize>i * ra, ra, ca, B + 32, rb, C + <usize>i * rc + 32, rc, acc);
+  }
+  for (; i < M; i++) tile1x16(K, A + <usize>i * ra, ca, B, rb, C + <usize>i * rc, acc);
 }
 
 // @ts-ignore: decorator
@@ -85,14 +170,40 @@ function tile1x8(K: i32, A: usize, ca: usize, B: usize, rb: usize, C: usize, acc
   v128.store(C, c0); v128.store(C, c1, 16);
 }
 
-/** dst[c, r] = src[r, c]; src is [rows, cols], dst rows are ldd long. */
+/** One row over 16 columns: four sums in flight, as many as hide the adder's latency. */
+// @ts-ignore: decorator
+@inline
+function tile1x16(K: i32, A: usize, ca: usize, B: usize, rb: usize, C: usize, acc: i32): void {
+  let c0 = f32x4.splat(0), c1 = c0, c2 = c0, c3 = c0;
+  if (acc) { c0 = v128.load(C); c1 = v128.load(C, 16); c2 = v128.load(C, 32); c3 = v128.load(C, 48); }
+  let a = A, b = B;
+  for (let k = 0; k < K; k++) {
+    const x = v128.load32_splat(a);
+    c0 = f32x4.add(f32x4.mul(x, v128.load(b)), c0);
+    c1 = f32x4.add(f32x4.mul(x, v128.load(b, 16)), c1);
+    c2 = f32x4.add(f32x4.mul(x, v128.load(b, 32)), c2);
+    c3 = f32x4.add(f32x4.mul(x, v128.load(b, 48)), c3);
+    a += ca;
+    b += rb;
+  }
+  v128.store(C, c0); v128.store(C, c1, 16); v128.store(C, c2, 32); v128.store(C, c3, 48);
+}
+
+/** dst[c, r] = src[r, c]; src is [rows, cols], dst rows are ldd long. In squares of 16, whole cache lines on both sides. */
 export function transpose(src: usize, rows: i32, cols: i32, dst: usize, ldd: i32): void {
-  for (let r = 0; r < rows; r++) {
-    let from = src + (<usize>(r * cols) << 2), to = dst + (<usize>r << 2);
-    for (let c = 0; c < cols; c++) {
-      store<f32>(to, load<f32>(from));
-      from += 4;
-      to += <usize>ldd << 2;
+  const down = <usize>ldd << 2;
+  for (let c0 = 0; c0 < cols; c0 += 16) {
+    const cEnd = min(cols, c0 + 16);
+    for (let r0 = 0; r0 < rows; r0 += 16) {
+      const rEnd = min(rows, r0 + 16);
+      for (let r = r0; r < rEnd; r++) {
+        let from = src + (<usize>(r * cols + c0) << 2), to = dst + (<usize>(c0 * ldd + r) << 2);
+        for (let c = c0; c < cEnd; c++) {
+          store<f32>(to, load<f32>(from));
+          from += 4;
+          to += down;
+        }
+      }
     }
   }
 }

@@ -3,12 +3,11 @@ import { type Collective, gangOf } from "@slime/backend";
 import { conformanceLoss, type TrainerSubject, trainerConformance } from "@slime/backend/conformance";
 import { systemClock } from "@slime/core";
 import { memoryCollectives } from "./collective.js";
-import { defaultOptimizer, modelDirectory, tinyConfig } from "./testing/index.js";
+import { defaultOptimizer, modelDirectory, tinyConfig, tinyLlamaConfig } from "./testing/index.js";
 import { EmbeddedTrainer } from "./trainer.js";
 
 /** A gang of embedded ranks in this process; a rank told to fail does so where ranks meet. */
-async function gang(size: number): Promise<TrainerSubject> {
-  const config = tinyConfig({ vocabSize: 32, initStd: 0.1 });
+async function gang(size: number, config = tinyConfig({ vocabSize: 32, initStd: 0.1 })): Promise<TrainerSubject> {
   const { root, model } = await modelDirectory(config);
   const failing = new Set<number>();
   const ranks = memoryCollectives(size).map((collective) => {
@@ -46,3 +45,4 @@ async function gang(size: number): Promise<TrainerSubject> {
 
 trainerConformance("embedded, one rank", () => gang(1));
 trainerConformance("embedded, data parallel 2", () => gang(2));
+trainerConformance("embedded, Llama", () => gang(1, tinyLlamaConfig({ vocabSize: 32, initStd: 0.1 })));

@@ -5,6 +5,7 @@ import { Decoder } from "./decoder.js";
 import { Arena } from "./kernels.js";
 import type { ModelConfig } from "./model-config.js";
 import type { PackedSequences } from "./packing.js";
+import type { RopeScaling } from "./rope.js";
 import { randomPacked, referenceLogProbs, roughWeights, tinyConfig } from "./testing/index.js";
 import { WeightSet } from "./weights.js";
 
@@ -16,6 +17,11 @@ const shape = fc.record({
   grouping: fc.constantFrom([1, 1], [2, 1], [2, 2], [4, 2]),
   headDim: fc.constantFrom(8, 16),
   qkNorm: fc.boolean(),
+  ropeScaling: fc.constantFrom<RopeScaling | null>(
+    null,
+    { kind: "linear", factor: 2 },
+    { kind: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalPositions: 32 },
+  ),
   tiedHead: fc.boolean(),
   temperature: fc.constantFrom(0.7, 1),
   lengths: fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 3 }).filter((l) => l.some((x) => x > 1)),

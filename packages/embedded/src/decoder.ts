@@ -4,7 +4,8 @@ import type { Arena } from "./kernels.js";
 import type { LayerSlots } from "./layout.js";
 import type { ModelConfig } from "./model-config.js";
 import type { PackedSequences } from "./packing.js";
-import { type LayerWeights, ropeTables, type WeightSet } from "./weights.js";
+import { ropeTables } from "./rope.js";
+import type { LayerWeights, WeightSet } from "./weights.js";
 
 /** Logits held at once, in floats: 64 MB. */
 const logitsFloatsMaxDefault = 1 << 24;
@@ -39,7 +40,7 @@ interface PackedPlace {
 }
 
 /**
- * A Qwen3-shaped decoder: pre-norm RMSNorm, qk-norm, RoPE, grouped-query attention, SwiGLU. Layers are static and the backward pass is written
+ * A decoder of the Qwen3 or Llama shape: pre-norm RMSNorm, qk-norm (Qwen3 alone), RoPE, grouped-query attention, SwiGLU. Layers are static and the backward pass is written
  * by hand; both are bit-deterministic. Sequences are packed: one row per token, no padding, attention stays within each sequence.
  * D1: a token's values depend on its own sequence alone, bit for bit; D2: gradients are added to, never set; D3: every call leaves the arena as it found it.
  */

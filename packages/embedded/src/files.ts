@@ -4,14 +4,16 @@ import { SlimeError } from "@slime/core";
 
 /**
  * Replaces a file whole or not at all: written beside it, flushed, renamed, and the directory flushed.
+ * @param data text, bytes, or parts that are written one after the other.
  * @throws `disk.full` when there is no room; the half-written file is gone then.
  */
-export async function writeFileAtomic(path: string, data: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(path: string, data: Uint8Array | string | readonly Uint8Array[]): Promise<void> {
   const scratch = `${path}.tmp`;
+  const parts = typeof data === "string" || data instanceof Uint8Array ? [data] : data;
   try {
     const file = await open(scratch, "w", 0o644);
     try {
-      await file.writeFile(data);
+      for (const part of parts) await file.writeFile(part);
       await file.sync();
     } finally {
       await file.close();
@@ -20,7 +22,7 @@ export async function writeFileAtomic(path: string, data: Uint8Array | string): 
   } catch (error) {
     await rm(scratch, { force: true });
     if (codeOf(error) !== "ENOSPC") throw error;
-    const needed = typeof data === "string" ? Buffer.byteLength(data) : data.byteLength;
+    const needed = parts.reduce((sum, part) => sum + Buffer.byteLength(part), 0);
     throw new SlimeError(
       "disk.full",
       `no room for ${needed} bytes at ${path}: free some space there or choose another directory`,
@@ -61,9 +63,14 @@ export async function readWanted(path: string, wanted: string): Promise<Buffer> 
   try {
     return await readFile(path);
   } catch (cause) {
-    if (codeOf(cause) !== "ENOENT" && codeOf(cause) !== "ENOTDIR") throw cause;
-    throw new SlimeError("file.missing", `${path} does not exist; it is needed as ${wanted}`, { path, wanted }, { cause });
+    throw missingFile(cause, path, wanted);
   }
+}
+
+/** What to throw for a file that could not be opened: `file.missing` where it is not there, else the error itself. */
+export function missingFile(cause: unknown, path: string, wanted: string): unknown {
+  if (codeOf(cause) !== "ENOENT" && codeOf(cause) !== "ENOTDIR") return cause;
+  return new SlimeError("file.missing", `${path} does not exist; it is needed as ${wanted}`, { path, wanted }, { cause });
 }
 
 /** Parses JSON from a file. @throws `checkpoint.invalid` with the parser's reason. */

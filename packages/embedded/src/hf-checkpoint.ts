@@ -1,69 +1,92 @@
+import { readdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { SlimeError } from "@slime/core";
-import { copyFiles, readJson, readWanted, writeDirectoryAtomic, writeFileAtomic } from "./files.js";
+import { invariant, SlimeError } from "@slime/core";
+import { copyFiles, readJson, writeDirectoryAtomic, writeFileAtomic } from "./files.js";
 import { parameterLayout } from "./layout.js";
-import { type ModelConfig, modelConfigJson, parseModelConfig } from "./model-config.js";
-import { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safetensors.js";
+import { type ModelConfig, modelConfigJson, parseModelConfig, tokenIdsOf } from "./model-config.js";
+import { type NamedTensor, safetensorsParts } from "./safetensors.js";
+import { SafetensorsFile } from "./safetensors-file.js";
+
+const generationConfig = "generation_config.json";
 
 /** What goes with a model unchanged: tokenizer and templates, under the names that Hugging Face gives them. */
 const companions =
   /^(tokenizer.*\.json|vocab\.(json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|generation_config\.json|chat_template\.(jinja|json))$/;
 
-/** Reads `config.json` of a Hugging Face directory. */
+/** Reads `config.json` of a Hugging Face directory, and the ids that end an answer from `generation_config.json` where there is one: chat models name more there. */
 export async function readModelConfig(directory: string): Promise<ModelConfig> {
   const path = join(directory, "config.json");
-  return parseModelConfig(await readJson(path, "the model's config.json"), path);
+  const config = parseModelConfig(await readJson(path, "the model's config.json"), path);
+  if (!(await readdirOrNone(directory)).includes(generationConfig)) return config;
+  const generation = (await readJson(join(directory, generationConfig), "the model's generation defaults")) as {
+    readonly eos_token_id?: unknown;
+  } | null;
+  return { ...config, eosTokenIds: [...new Set([...config.eosTokenIds, ...tokenIdsOf(generation?.eos_token_id)])] };
 }
 
 /**
  * Reads the weights of a Hugging Face directory (model.safetensors, or the files of model.safetensors.index.json) into the layout's order.
- * @throws `checkpoint.invalid` naming every tensor that is missing, unknown or of another shape; `file.missing`.
+ * Every shape is checked by the files' headers before the first number is read; a file is never held whole.
+ * @param into where they go; a new array unless given. @throws `checkpoint.invalid` naming every tensor that is missing, unknown or of another shape; `file.missing`.
  */
-export async function readModelWeights(directory: string, config: ModelConfig): Promise<Float32Array> {
-  const layout = parameterLayout(config);
-  const out = new Float32Array(layout.count);
-  const found = await readTensors(directory);
-  const problems: string[] = [];
-  for (const slot of layout.tensors) {
-    const tensor = found.get(slot.name);
-    if (tensor === undefined) problems.push(`${slot.name} is missing`);
-    else if (tensor.shape.join() !== slot.shape.join())
-      problems.push(`${slot.name} has shape [${tensor.shape.join(", ")}], config.json wants [${slot.shape.join(", ")}]`);
-    else out.set(tensor.data, slot.offset);
+export async function readModelWeights(
+  directory: string,
+  config: ModelConfig,
+  into = new Float32Array(parameterLayout(config).count),
+): Promise<Float32Array> {
+  const { tensors, count } = parameterLayout(config);
+  invariant(into.length === count, `L1: room for ${into.length} values, ${count} parameters`);
+  const files: SafetensorsFile[] = [];
+  try {
+    for (const { path, wanted } of await weightFiles(directory)) files.push(await SafetensorsFile.open(path, wanted));
+    const found = new Map(files.flatMap((file) => [...file.tensors.values()].map((entry) => [entry.name, { file, entry }] as const)));
+    const problems: string[] = [];
+    for (const slot of tensors) {
+      const shape = found.get(slot.name)?.entry.shape;
+      if (shape === undefined) problems.push(`${slot.name} is missing`);
+      else if (shape.join() !== slot.shape.join())
+        problems.push(`${slot.name} has shape [${shape.join(", ")}], config.json wants [${slot.shape.join(", ")}]`);
+    }
+    const known = new Set(tensors.map((slot) => slot.name));
+    for (const name of found.keys())
+      if (!known.has(name) && !isDerived(name, config)) problems.push(`${name} is not part of this architecture`);
+    if (problems.length > 0) throw invalid(directory, problems.join("; "));
+    for (const { name, offset, count } of tensors) {
+      const place = found.get(name);
+      if (place !== undefined) await place.file.read(place.entry, into.subarray(offset, offset + count));
+    }
+    return into;
+  } finally {
+    for (const file of files) await file[Symbol.asyncDispose]();
   }
-  const known = new Set(layout.tensors.map((slot) => slot.name));
-  // A tied head may be written out; it is the embedding again.
-  for (const name of found.keys())
-    if (!known.has(name) && !(config.tiedHead && name === "lm_head.weight")) problems.push(`${name} is not part of this architecture`);
-  if (problems.length > 0)
-    throw new SlimeError("checkpoint.invalid", `${directory}: ${problems.join("; ")}`, { path: directory, reason: problems.join("; ") });
-  return out;
 }
 
-async function readTensors(directory: string): Promise<ReadonlyMap<string, NamedTensor>> {
+/** A tied head may be written out, it is the embedding again; old Llama files hold the rotation's frequencies, which config.json gives. */
+function isDerived(name: string, config: ModelConfig): boolean {
+  return (config.tiedHead && name === "lm_head.weight") || name.endsWith(".self_attn.rotary_emb.inv_freq");
+}
+
+async function weightFiles(directory: string): Promise<readonly { readonly path: string; readonly wanted: string }[]> {
   const single = join(directory, "model.safetensors");
+  if ((await readdirOrNone(directory)).includes("model.safetensors")) return [{ path: single, wanted: "the model's weights" }];
   const index = join(directory, "model.safetensors.index.json");
-  try {
-    return decodeSafetensors(await readWanted(single, "the model's weights"), single);
-  } catch (error) {
-    if (!SlimeError.is(error, "file.missing")) throw error;
-    const map = (await readJson(
-      index,
-      "the model's weights (model.safetensors or its index); a directory without weights can only start a run from scratch",
-    )) as { readonly weight_map?: Readonly<Record<string, string>> } | null;
-    const tensors = new Map<string, NamedTensor>();
-    for (const file of new Set(Object.values(map?.weight_map ?? {}))) {
-      const path = join(directory, file);
-      if (dirname(path) !== join(directory))
-        throw new SlimeError("checkpoint.invalid", `${index}: ${file} lies outside of the model's directory`, {
-          path: index,
-          reason: `${file} lies outside of the model's directory`,
-        });
-      for (const [name, tensor] of decodeSafetensors(await readWanted(path, "a shard of the model's weights"), path))
-        tensors.set(name, tensor);
-    }
-    return tensors;
-  }
+  const map = (await readJson(
+    index,
+    "the model's weights (model.safetensors or its index); a directory without weights can only start a run from scratch",
+  )) as { readonly weight_map?: Readonly<Record<string, string>> } | null;
+  return [...new Set(Object.values(map?.weight_map ?? {}))].map((file) => {
+    const path = join(directory, file);
+    if (dirname(path) !== join(directory)) throw invalid(index, `${file} lies outside of the model's directory`);
+    return { path, wanted: "a shard of the model's weights" };
+  });
+}
+
+async function readdirOrNone(directory: string): Promise<readonly string[]> {
+  return await readdir(directory).catch(() => []);
+}
+
+function invalid(path: string, reason: string): SlimeError {
+  return new SlimeError("checkpoint.invalid", `${path}: ${reason}`, { path, reason });
 }
 
 /** Views of a parameter run (weights, gradients or moments), one per tensor. */
@@ -87,7 +110,7 @@ export async function writeHfCheckpoint(
 ): Promise<void> {
   await writeDirectoryAtomic(directory, async (scratch) => {
     await writeFileAtomic(join(scratch, "config.json"), `${JSON.stringify(modelConfigJson(config), null, 2)}\n`);
-    await writeFileAtomic(join(scratch, "model.safetensors"), encodeSafetensors(tensorsOf(config, parameters), { format: "pt" }));
+    await writeFileAtomic(join(scratch, "model.safetensors"), safetensorsParts(tensorsOf(config, parameters), { format: "pt" }));
     if (companionsFrom !== null) await copyFiles(companionsFrom, scratch, (name) => companions.test(name));
   });
 }

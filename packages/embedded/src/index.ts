@@ -21,6 +21,7 @@ export { Arena, type ArenaMark, type KernelExports } from "./kernels.js";
 export { type LayerSlots, type ParameterLayout, parameterLayout, type TensorSlot } from "./layout.js";
 export { configProblems, type ModelConfig, modelConfigJson, parseModelConfig } from "./model-config.js";
 export { type PackedSequences, packSamples } from "./packing.js";
+export { type RopeScaling, ropeFrequencies, ropeTables } from "./rope.js";
 export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safetensors.js";
 export { EmbeddedTrainer } from "./trainer.js";
-export { initialWeights, type LayerWeights, ropeTables, WeightSet } from "./weights.js";
+export { initialWeights, type LayerWeights, WeightSet } from "./weights.js";

@@ -5,6 +5,7 @@ import { Arena } from "./kernels.js";
 const floats = (seed: number, count: number): Float32Array =>
   Float32Array.from({ length: count }, (_, i) => Math.sin(seed * 12.9898 + i * 78.233) * 2);
 const at = (values: ArrayLike<number>, i: number): number => values[i] ?? Number.NaN;
+const bytes = (arena: Arena, address: number, count: number) => Buffer.from(new Uint8Array(arena.f32(address, count).slice().buffer));
 
 describe("gemm", () => {
   const sizes = fc.record({
@@ -38,15 +39,59 @@ describe("gemm", () => {
     );
   });
 
-  it("gives a row the same bits whatever other rows share the call", () => {
+  it.each([
+    ["narrow", 24],
+    ["with columns left over", 45],
+    ["wide enough to be packed", 600],
+    ["wider than a run", 2_100],
+  ])("gives a row the same bits whatever other rows share the call: %s", (_, N) => {
     const arena = new Arena(1 << 20);
-    const [M, N, K] = [37, 24, 600];
-    const [A, B, C, D] = [arena.allocF32(floats(3, M * K)), arena.allocF32(floats(4, K * N)), arena.alloc(M * N), arena.alloc(N)];
-    arena.kernels.gemm(M, N, K, A, K, 1, B, N, C, N, 0);
-    for (let row = 0; row < M; row++) {
-      arena.kernels.gemm(1, N, K, A + row * K * 4, K, 1, B, N, D, N, 0);
-      expect([...arena.f32(D, N)]).toEqual([...arena.f32(C + row * N * 4, N)]);
+    const [rows, K] = [37, 300];
+    const [A, B, C, D] = [arena.allocF32(floats(3, rows * K)), arena.allocF32(floats(4, K * N)), arena.alloc(rows * N), arena.alloc(N)];
+    for (const M of [rows, 16, 7, 3, 2]) {
+      arena.kernels.gemm(M, N, K, A, K, 1, B, N, C, N, 0);
+      for (let row = 0; row < M; row++) {
+        arena.kernels.gemm(1, N, K, A + row * K * 4, K, 1, B, N, D, N, 0);
+        expect(Buffer.compare(bytes(arena, D, N), bytes(arena, C + row * N * 4, N))).toBe(0);
+      }
     }
+  });
+
+  it("adds to what is there in the same order of terms", () => {
+    const arena = new Arena(1 << 20);
+    const [M, N, K] = [13, 530, 9];
+    const [a, b, c] = [floats(5, M * K), floats(6, K * N), floats(7, M * N)];
+    for (const count of [1, 3, M]) {
+      const [A, B, C] = [arena.allocF32(a), arena.allocF32(b), arena.allocF32(c)];
+      arena.kernels.gemm(count, N, K, A, K, 1, B, N, C, N, 1);
+      const out = arena.f32(C, count * N);
+      for (let i = 0; i < count; i++) {
+        for (let j = 0; j < N; j++) {
+          let sum = at(c, i * N + j);
+          for (let k = 0; k < K; k++) sum = Math.fround(Math.fround(at(a, i * K + k) * at(b, k * N + j)) + sum);
+          expect(at(out, i * N + j)).toBe(sum);
+        }
+      }
+    }
+  });
+});
+
+describe("transpose", () => {
+  it("turns rows into columns, at any size", () => {
+    const arena = new Arena(1 << 20);
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 50 }), fc.integer({ min: 1, max: 50 }), fc.nat(5), (rows, cols, more) => {
+        const mark = arena.mark();
+        const values = floats(rows, rows * cols);
+        const [from, to] = [arena.allocF32(values), arena.alloc(cols * (rows + more))];
+        arena.kernels.transpose(from, rows, cols, to, rows + more);
+        const out = arena.f32(to, cols * (rows + more));
+        for (let r = 0; r < rows; r++)
+          for (let c = 0; c < cols; c++) if (at(out, c * (rows + more) + r) !== at(values, r * cols + c)) throw new Error(`${r}, ${c}`);
+        arena.release(mark);
+      }),
+      { seed: 5, numRuns: 40 },
+    );
   });
 });
 

@@ -150,8 +150,8 @@ export interface KernelExports {
   readonly addInto: (to: number, from: number, count: number) => void;
   readonly fillZero: (at: number, count: number) => void;
   readonly copy: (to: number, from: number, count: number) => void;
-  /** Of `bytes` bytes; JavaScript sees the 64 bits as signed. */
-  readonly fnv1a64: (at: number, bytes: number) => bigint;
+  /** Of `bytes` bytes, going on from `hash`; JavaScript sees the 64 bits as signed. */
+  readonly fnv1a64: (at: number, bytes: number, hash: bigint) => bigint;
 }
 
 const pageBytes = 65_536;
@@ -199,7 +199,7 @@ export class Arena {
     const held = this.#memory.buffer.byteLength / pageBytes;
     const pages = Math.ceil(this.#top / pageBytes) - held;
     const refuse = (cause?: unknown): never => {
-      const issue = `the model and its activations need ${this.#top} bytes, and one rank has at most 4 GiB (32-bit WebAssembly) and what the machine has free; use smaller micro-batches`;
+      const issue = `the model and its activations need ${this.#top} bytes, and one rank has at most 4 GiB (32-bit WebAssembly) and what the machine has free; use a smaller model, smaller micro-batches or, in an engine, a lower kvBytesMax`;
       throw new SlimeError("config.invalid", issue, { issues: [issue] }, { cause });
     };
     if (held + pages > pagesMax) refuse();

@@ -1,4 +1,5 @@
 import { SlimeError } from "@slime/core";
+import { parseRope, type RopeScaling, ropeScalingJson } from "./rope.js";
 
 /** The shape of a decoder, as the kernels need it. Head and row sizes are multiples of 8 floats (two SIMD registers). */
 export interface ModelConfig {
@@ -13,6 +14,7 @@ export interface ModelConfig {
   /** RMSNorm of every query and key head before RoPE: Qwen3 has it, Llama not. */
   readonly qkNorm: boolean;
   readonly ropeTheta: number;
+  readonly ropeScaling: RopeScaling | null;
   readonly normEps: number;
   /** The head's matrix is the embedding's. */
   readonly tiedHead: boolean;
@@ -24,7 +26,12 @@ export interface ModelConfig {
   readonly initStd: number;
 }
 
-const architectures = { Qwen3ForCausalLM: true, LlamaForCausalLM: false } as const;
+/** The shapes by the names of Hugging Face's classes: `qkNorm`, and the head size where config.json is silent; null: hidden size over heads. */
+const architectures = {
+  Qwen3ForCausalLM: { modelType: "qwen3", qkNorm: true, headDim: 128 },
+  LlamaForCausalLM: { modelType: "llama", qkNorm: false, headDim: null },
+} as const;
+type Architecture = (typeof architectures)[keyof typeof architectures];
 
 /** Reads a Hugging Face config.json. @throws `checkpoint.invalid` for a model that the kernels cannot hold, all reasons at once. */
 export function parseModelConfig(json: unknown, path: string): ModelConfig {
@@ -42,18 +49,18 @@ export function parseModelConfig(json: unknown, path: string): ModelConfig {
     problems.push(`${name} must be a positive number, found ${JSON.stringify(value)}`);
     return fallback;
   };
-  const named = Array.isArray(fields["architectures"]) ? (fields["architectures"] as readonly unknown[])[0] : undefined;
-  const known = typeof named === "string" && Object.hasOwn(architectures, named);
-  if (!known)
+  const architecture = architectureOf(fields);
+  if (architecture === null)
     problems.push(
-      `architectures must be one of ${Object.keys(architectures).join(", ")}, found ${JSON.stringify(fields["architectures"])}`,
+      `architectures must be one of ${Object.keys(architectures).join(", ")}, found ${JSON.stringify(fields["architectures"])}${fields["model_type"] === undefined ? "" : ` (model_type ${JSON.stringify(fields["model_type"])})`}`,
     );
-  if (fields["attention_bias"] === true || fields["mlp_bias"] === true)
-    problems.push("biases are not supported: attention_bias and mlp_bias must be false");
+  for (const name of ["attention_bias", "mlp_bias"])
+    if (fields[name] === true) problems.push(`biases are not supported: ${name} must be false`);
   if ((fields["hidden_act"] ?? "silu") !== "silu")
     problems.push(`hidden_act must be "silu", found ${JSON.stringify(fields["hidden_act"])}`);
-  if ((fields["rope_scaling"] ?? null) !== null) problems.push("rope_scaling is not supported: it must be null");
   if (fields["use_sliding_window"] === true) problems.push("sliding windows are not supported: use_sliding_window must be false");
+  if ((fields["quantization_config"] ?? null) !== null)
+    problems.push("quantised weights are not supported: quantization_config must be absent; use the F32, F16 or BF16 checkpoint");
   const heads = count("num_attention_heads");
   const hiddenSize = count("hidden_size");
   const config: ModelConfig = {
@@ -63,14 +70,14 @@ export function parseModelConfig(json: unknown, path: string): ModelConfig {
     layers: count("num_hidden_layers"),
     heads,
     kvHeads: count("num_key_value_heads", heads),
-    headDim: count("head_dim", Math.floor(hiddenSize / heads)),
-    qkNorm: known && architectures[named as keyof typeof architectures],
-    ropeTheta: real("rope_theta", ropeThetaOf(fields["rope_parameters"])),
+    headDim: count("head_dim", architecture?.headDim ?? Math.floor(hiddenSize / heads)),
+    qkNorm: architecture?.qkNorm ?? false,
+    ...parseRope(fields, problems),
     normEps: real("rms_norm_eps", 1e-6),
     tiedHead: fields["tie_word_embeddings"] === true,
     positionsMax: count("max_position_embeddings", 2048),
     bosTokenId: typeof fields["bos_token_id"] === "number" ? fields["bos_token_id"] : null,
-    eosTokenIds: [fields["eos_token_id"] ?? []].flat().filter((id): id is number => typeof id === "number"),
+    eosTokenIds: tokenIdsOf(fields["eos_token_id"]),
     initStd: real("initializer_range", 0.02),
   };
   problems.push(...configProblems(config));
@@ -96,8 +103,9 @@ export function configProblems(config: ModelConfig): string[] {
 
 /** config.json as Hugging Face's Qwen3 or Llama classes read it. */
 export function modelConfigJson(config: ModelConfig): Readonly<Record<string, unknown>> {
+  const architecture: keyof typeof architectures = config.qkNorm ? "Qwen3ForCausalLM" : "LlamaForCausalLM";
   return {
-    architectures: [config.qkNorm ? "Qwen3ForCausalLM" : "LlamaForCausalLM"],
+    architectures: [architecture],
     attention_bias: false,
     attention_dropout: 0,
     ...(config.bosTokenId === null ? {} : { bos_token_id: config.bosTokenId }),
@@ -110,12 +118,13 @@ export function modelConfigJson(config: ModelConfig): Readonly<Record<string, un
     initializer_range: config.initStd,
     intermediate_size: config.intermediateSize,
     max_position_embeddings: config.positionsMax,
-    model_type: config.qkNorm ? "qwen3" : "llama",
+    ...(config.qkNorm ? {} : { mlp_bias: false }),
+    model_type: architectures[architecture].modelType,
     num_attention_heads: config.heads,
     num_hidden_layers: config.layers,
     num_key_value_heads: config.kvHeads,
     rms_norm_eps: config.normEps,
-    rope_scaling: null,
+    rope_scaling: ropeScalingJson(config.ropeScaling),
     rope_theta: config.ropeTheta,
     tie_word_embeddings: config.tiedHead,
     torch_dtype: "float32",
@@ -124,8 +133,14 @@ export function modelConfigJson(config: ModelConfig): Readonly<Record<string, un
   };
 }
 
-/** Newer versions of Hugging Face transformers nest the base under `rope_parameters`. */
-function ropeThetaOf(parameters: unknown): number {
-  const theta = typeof parameters === "object" && parameters !== null && "rope_theta" in parameters ? parameters.rope_theta : undefined;
-  return typeof theta === "number" ? theta : 10_000;
+/** One id, several, or none, as `eos_token_id` holds them. */
+export function tokenIdsOf(value: unknown): readonly number[] {
+  return [value ?? []].flat().filter((id): id is number => typeof id === "number");
+}
+
+/** By `architectures`, or where a file has none by `model_type`. */
+function architectureOf(fields: Readonly<Record<string, unknown>>): Architecture | null {
+  const named: unknown = Array.isArray(fields["architectures"]) ? fields["architectures"][0] : undefined;
+  if (typeof named === "string") return Object.hasOwn(architectures, named) ? architectures[named as keyof typeof architectures] : null;
+  return Object.values(architectures).find(({ modelType }) => modelType === fields["model_type"]) ?? null;
 }

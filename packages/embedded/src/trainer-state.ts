@@ -9,7 +9,8 @@ import { readModelWeights, tensorsOf, writeHfCheckpoint } from "./hf-checkpoint.
 import { Arena } from "./kernels.js";
 import { summedMetrics } from "./micro-batch-loss.js";
 import type { ModelConfig } from "./model-config.js";
-import { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./safetensors.js";
+import { type NamedTensor, safetensorsParts } from "./safetensors.js";
+import { SafetensorsFile } from "./safetensors-file.js";
 import { WeightSet } from "./weights.js";
 
 /** Version of the files a trainer writes beside the model. */
@@ -104,16 +105,16 @@ export class TrainerState {
     await mkdir(directory, { recursive: true });
     await writeFileAtomic(join(directory, appliedName(rank)), encodeApplied(this.applied));
     if (rank !== 0) return files;
-    await writeHfCheckpoint(join(directory, "model"), this.config, this.actor.view().slice(), companionsFrom);
+    await writeHfCheckpoint(join(directory, "model"), this.config, this.actor.view(), companionsFrom);
     const moment = (at: number, suffix: string): NamedTensor[] =>
       tensorsOf(this.config, this.arena.f32(at, this.count)).map((tensor) => ({ ...tensor, name: `${tensor.name}.${suffix}` }));
     await writeFileAtomic(
       join(directory, "optimizer.safetensors"),
-      encodeSafetensors([...moment(this.m, "exp_avg"), ...moment(this.v, "exp_avg_sq")]),
+      safetensorsParts([...moment(this.m, "exp_avg"), ...moment(this.v, "exp_avg_sq")]),
     );
     files.push("model", "optimizer.safetensors");
     if (this.#ref !== null && this.#refMoved) {
-      await writeFileAtomic(join(directory, "reference.safetensors"), encodeSafetensors(tensorsOf(this.config, this.#ref.view())));
+      await writeFileAtomic(join(directory, "reference.safetensors"), safetensorsParts(tensorsOf(this.config, this.#ref.view())));
       files.push("reference.safetensors");
     }
     await writeFileAtomic(
@@ -133,9 +134,9 @@ export class TrainerState {
     }
     const weights = await readModelWeights(join(directory, "model"), this.config);
     const optimizerPath = join(directory, "optimizer.safetensors");
-    const moments = decodeSafetensors(await readWanted(optimizerPath, "the optimizer's moments"), optimizerPath);
-    const m = this.#gather(moments, "exp_avg", optimizerPath);
-    const v = this.#gather(moments, "exp_avg_sq", optimizerPath);
+    await using moments = await SafetensorsFile.open(optimizerPath, "the optimizer's moments");
+    const m = await this.#gather(moments, "exp_avg");
+    const v = await this.#gather(moments, "exp_avg_sq");
     const applied: AppliedStep[] = [];
     const names = await readdir(directory);
     for (const name of names.filter((n) => /^applied-\d{5}\.jsonl$/.test(n)).sort()) {
@@ -144,7 +145,8 @@ export class TrainerState {
     }
     if (names.includes("reference.safetensors")) {
       const refPath = join(directory, "reference.safetensors");
-      this.setRef(this.#gather(decodeSafetensors(await readWanted(refPath, "the reference's weights"), refPath), null, refPath));
+      await using reference = await SafetensorsFile.open(refPath, "the reference's weights");
+      this.setRef(await this.#gather(reference, null));
       this.#refMoved = true;
     }
     this.actor.set(weights);
@@ -154,16 +156,16 @@ export class TrainerState {
     this.applied = applied.sort((a, b) => a.step - b.step);
   }
 
-  #gather(tensors: ReadonlyMap<string, NamedTensor>, suffix: string | null, path: string): Float32Array {
+  async #gather(file: SafetensorsFile, suffix: string | null): Promise<Float32Array> {
     const out = new Float32Array(this.count);
     for (const slot of this.actor.layout.tensors) {
       const name = suffix === null ? slot.name : `${slot.name}.${suffix}`;
-      const tensor = tensors.get(name);
-      if (tensor === undefined || tensor.data.length !== slot.count) {
-        const reason = tensor === undefined ? `${name} is missing` : `${name} has ${tensor.data.length} values, the model ${slot.count}`;
-        throw new SlimeError("checkpoint.invalid", `${path}: ${reason}`, { path, reason });
+      const entry = file.tensors.get(name);
+      if (entry === undefined || entry.count !== slot.count) {
+        const reason = entry === undefined ? `${name} is missing` : `${name} has ${entry.count} values, the model ${slot.count}`;
+        throw new SlimeError("checkpoint.invalid", `${file.path}: ${reason}`, { path: file.path, reason });
       }
-      out.set(tensor.data, slot.offset);
+      await file.read(entry, out.subarray(slot.offset, slot.offset + slot.count));
     }
     return out;
   }

@@ -73,10 +73,11 @@ export class WeightSet {
     return this.#arena.f32(this.base, this.layout.count);
   }
 
-  /** Replaces all parameters and refreshes the transposed copies. */
+  /** Replaces all parameters and refreshes the transposed copies. The values may be `view()` itself, filled in place. */
   set(values: Float32Array): void {
     invariant(values.length === this.layout.count, `L1: ${values.length} values for ${this.layout.count} parameters`);
-    this.view().set(values);
+    const own = this.view();
+    if (values.buffer !== own.buffer || values.byteOffset !== own.byteOffset) own.set(values);
     this.refresh();
   }
 
@@ -124,22 +125,4 @@ export function initialWeights(config: ModelConfig, seed: number): Float32Array 
     }
   }
   return out;
-}
-
-/** RoPE tables of every position: cos and sin, [positions, headDim / 2]. Rounded as Hugging Face does: frequencies and angles in single precision. */
-export function ropeTables(arena: Arena, config: ModelConfig): { readonly cos: number; readonly sin: number } {
-  const half = config.headDim / 2;
-  const cos = arena.alloc(config.positionsMax * half);
-  const sin = arena.alloc(config.positionsMax * half);
-  const cosView = arena.f32(cos, config.positionsMax * half);
-  const sinView = arena.f32(sin, config.positionsMax * half);
-  for (let j = 0; j < half; j++) {
-    const frequency = Math.fround(1 / Math.fround(config.ropeTheta ** Math.fround((2 * j) / config.headDim)));
-    for (let position = 0; position < config.positionsMax; position++) {
-      const angle = Math.fround(position * frequency);
-      cosView[position * half + j] = Math.cos(angle);
-      sinView[position * half + j] = Math.sin(angle);
-    }
-  }
-  return { cos, sin };
 }

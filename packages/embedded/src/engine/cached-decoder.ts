@@ -1,10 +1,14 @@
 import { invariant } from "@slime/core";
-import { checksumHex } from "../checksum.js";
+import { checksumHex, checksumHexOf } from "../checksum.js";
 import { Arena } from "../kernels.js";
 import type { ModelConfig } from "../model-config.js";
-import { ropeTables, WeightSet } from "../weights.js";
+import { ropeTables } from "../rope.js";
+import { WeightSet } from "../weights.js";
 import { KvPages, pageRows } from "./kv-pages.js";
 import { Sampler, samplerFloats } from "./sampling.js";
+
+/** Floats through which values from outside are copied for their checksum: 4 MB. */
+const stagedFloats = 1 << 20;
 
 export interface CachedDecoderSizes {
   /** Requests with a KV table of their own. */
@@ -98,7 +102,7 @@ export class CachedDecoder {
       rstd: arena.alloc(rows * Math.max(config.heads, config.kvHeads)),
       scratch: arena.alloc(config.positionsMax + 4),
       logits: arena.alloc(this.logitsRowsMax * this.logitsStride),
-      staged: arena.alloc(this.weights.layout.count),
+      staged: arena.alloc(stagedFloats),
       sampler: arena.alloc(samplerFloats(this.logitsStride)),
     };
     this.#tables = arena.i32(this.#tablesAt, sizes.slots * config.positionsMax);
@@ -113,10 +117,9 @@ export class CachedDecoder {
   /** Checksum of the given parameters, or of those in use. */
   checksum(values?: Float32Array<ArrayBuffer>): string {
     const { count } = this.weights.layout;
-    if (values === undefined) return checksumHex(this.arena, this.weights.base, count * 4);
+    if (values === undefined || values.buffer === this.weights.view().buffer) return checksumHex(this.arena, this.weights.base, count * 4);
     invariant(values.length === count, "L1: a checksum is taken over all parameters");
-    this.arena.f32(this.#at.staged, count).set(values);
-    return checksumHex(this.arena, this.#at.staged, count * 4);
+    return checksumHexOf(this.arena, values, this.#at.staged, stagedFloats);
   }
 
   /** A sampler over this decoder's logits. */

@@ -3,11 +3,13 @@ import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import { Decoder } from "../decoder.js";
 import { Arena } from "../kernels.js";
+import type { ModelConfig } from "../model-config.js";
 import { referenceLogProbs } from "../testing/index.js";
 import { WeightSet } from "../weights.js";
 import type { EmbeddedEngine } from "./engine.js";
+import { defaultEngineLimits, limitsFor } from "./options.js";
 import type { Sequence } from "./sequence.js";
-import { ask, letterTokenizer, outcome, servedConfig, servedWeights, start, tinyEngine } from "./testing/tiny-engine.js";
+import { ask, letterTokenizer, outcome, servedConfig, servedLlamaConfig, servedWeights, start, tinyEngine } from "./testing/tiny-engine.js";
 
 const engines: EmbeddedEngine[] = [];
 async function engineOf(...args: Parameters<typeof tinyEngine>): Promise<EmbeddedEngine> {
@@ -40,31 +42,34 @@ const request = fc.record({
   }),
 });
 
-describe("generation", () => {
+describe.each([
+  ["Qwen3", servedConfig],
+  ["Llama", servedLlamaConfig],
+])("generation of %s", (_, config) => {
   it("D1, S1: tokens and log-probs of a request are the same bits alone, among others, and with prompts in parts", async () => {
-    const alone = await engineOf();
+    const alone = await engineOf({}, { config });
     await fc.assert(
       fc.asyncProperty(
         fc.array(request, { minLength: 2, maxLength: 8 }),
         fc.integer({ min: 4, max: 32 }),
         fc.integer({ min: 1, max: 4 }),
         async (requests, stepRowsMax, runningMax) => {
-          const together = await tinyEngine({ stepRowsMax, runningMax });
+          const together = await tinyEngine({ stepRowsMax, runningMax }, { config });
           const mixed = await Promise.all(requests.map((body) => askOne(together, body)));
           await together.close();
           for (const [i, body] of requests.entries()) expect(outcome(mixed[i] as Sequence)).toEqual(outcome(await askOne(alone, body)));
         },
       ),
-      { numRuns: 25 },
+      { numRuns: 15 },
     );
   });
 
   it("log-probs are the trainer's at equal weights, and near those of the plain reference", async () => {
-    const engine = await engineOf();
+    const engine = await engineOf({}, { config });
     const arena = new Arena();
-    const trainer = new Decoder(arena, servedConfig);
-    const weights = new WeightSet(arena, servedConfig);
-    weights.set(servedWeights(5));
+    const trainer = new Decoder(arena, config);
+    const weights = new WeightSet(arena, config);
+    weights.set(servedWeights(5, config));
     for (const temperature of [0.7, 1, 1.3]) {
       const body = {
         input_ids: [3, 1, 4, 1, 5],
@@ -82,7 +87,7 @@ describe("generation", () => {
       };
       const trained = trainer.logProbs(weights, packed, temperature).logProbs_T;
       const scored = trainer.logProbs(weights, packed, 1).logProbs_T;
-      const plain = referenceLogProbs(servedConfig, servedWeights(5), packed, temperature).logProbs_T;
+      const plain = referenceLogProbs(config, servedWeights(5, config), packed, temperature).logProbs_T;
       expect(sequence.outputLogProbs).toHaveLength(24);
       expect(sequence.inputLogProbs[0]).toBeNull();
       sequence.outputLogProbs.forEach((logProb, i) => {
@@ -92,7 +97,9 @@ describe("generation", () => {
       sequence.inputLogProbs.slice(1).forEach((logProb, i) => expect(Math.abs((logProb ?? NaN) - (scored[i] ?? NaN))).toBeLessThan(1e-6));
     }
   });
+});
 
+describe("choice of a token", () => {
   it("greedy takes the most probable token; top_k 1 and a tiny top_p are greedy; seeds decide the rest", async () => {
     const engine = await engineOf();
     const ids = async (params: object) =>
@@ -276,6 +283,25 @@ describe("pause and weights", () => {
   it("refuses before the first weights", async () => {
     const engine = await engineOf({}, { version: null });
     await expect(ask(engine, long)).rejects.toSatisfy((error) => SlimeError.is(error, "engine.refused") && error.details.status === 503);
+  });
+});
+
+describe("limits of a large model", () => {
+  const smollm2: ModelConfig = {
+    ...servedLlamaConfig,
+    vocabSize: 49_152,
+    hiddenSize: 576,
+    intermediateSize: 1_536,
+    layers: 30,
+    heads: 9,
+    kvHeads: 3,
+    headDim: 64,
+    positionsMax: 8_192,
+  };
+  it("the cache stays within its bytes, a step within its work, and half of its rows are left for prompts", () => {
+    const limits = limitsFor(smollm2, defaultEngineLimits);
+    expect(limits).toMatchObject({ kvTokensMax: 11_650, stepRowsMax: 44, runningMax: 22 });
+    expect(limitsFor(servedConfig, defaultEngineLimits)).toEqual(defaultEngineLimits);
   });
 });
 

@@ -1,9 +1,9 @@
 import type { PauseMode } from "@slime/backend";
-import { deadline, SlimeError, unreachable } from "@slime/core";
+import { deadline, invariant, SlimeError, unreachable } from "@slime/core";
 import type { ModelConfig } from "../model-config.js";
 import { CachedDecoder } from "./cached-decoder.js";
 import { pageRows } from "./kv-pages.js";
-import { checkLimits, type EngineContext, type EngineLimits, refusal } from "./options.js";
+import { checkLimits, type EngineContext, type EngineLimits, limitsFor, refusal } from "./options.js";
 import { Scheduler } from "./scheduler.js";
 import { type GenerateJob, Sequence, type SequenceListener } from "./sequence.js";
 import type { EngineTokenizer } from "./tokenizer.js";
@@ -41,16 +41,16 @@ export class EmbeddedEngine {
     this.config = config;
     this.tokenizer = tokenizer;
     this.modelPath = modelPath;
-    this.limits = limits;
+    this.limits = limitsFor(config, limits);
     this.#context = context;
     this.startedWallMs = context.clock.wallMs();
     this.#decoder = new CachedDecoder(config, {
-      slots: limits.runningMax,
-      kvPages: Math.max(1, Math.floor(limits.kvTokensMax / pageRows)),
-      rowsMax: limits.stepRowsMax,
-      logitsBytesMax: limits.logitsBytesMax,
+      slots: this.limits.runningMax,
+      kvPages: Math.max(1, Math.floor(this.limits.kvTokensMax / pageRows)),
+      rowsMax: this.limits.stepRowsMax,
+      logitsBytesMax: this.limits.logitsBytesMax,
     });
-    this.#scheduler = new Scheduler(this.#decoder, limits, context.clock);
+    this.#scheduler = new Scheduler(this.#decoder, this.limits, context.clock);
     this.#state = { kind: "open", ended: this.#run() };
   }
 
@@ -170,17 +170,20 @@ export class EmbeddedEngine {
     this.#wake();
   }
 
-  #load(source: WeightSource, version: string): Promise<LoadedWeights> {
+  /** The first weights are read in place, since nobody is served before; later ones beside those in use, which a failure leaves as they are (N2). */
+  async #load(source: WeightSource, version: string): Promise<LoadedWeights> {
     const checksumOf = (values: Float32Array<ArrayBuffer>) => this.#decoder.checksum(values);
+    const { layout } = this.#decoder.weights;
+    const values = this.#scheduler.version === null ? this.#decoder.weights.view() : new Float32Array(layout.count);
     switch (source.kind) {
-      case "values": {
-        const values = new Float32Array(source.values);
-        return Promise.resolve({ values, checksum: checksumOf(values) });
-      }
+      case "values":
+        invariant(source.values.length === layout.count, `L1: ${source.values.length} values for ${layout.count} parameters`);
+        values.set(source.values);
+        return { values, checksum: checksumOf(values) };
       case "shared-memory":
-        return readSharedWeights(this.config, source, version, checksumOf);
+        return await readSharedWeights(this.config, source, version, checksumOf, values);
       case "directory":
-        return readDirectoryWeights(this.config, source.path, checksumOf);
+        return await readDirectoryWeights(this.config, source.path, checksumOf, values);
       default:
         return unreachable(source);
     }

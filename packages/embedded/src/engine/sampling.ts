@@ -1,4 +1,5 @@
 import type { Arena } from "../kernels.js";
+import { CandidateFinder } from "./candidates.js";
 
 /** How a request's next token is chosen, defaults filled in. JSON names in generate-request.ts. */
 export interface Sampling {
@@ -32,7 +33,7 @@ export class Sampler {
   readonly #targetAt: number;
   readonly #result: Float32Array;
   readonly #resultAt: number;
-  readonly #order: Uint32Array;
+  readonly #candidates: CandidateFinder;
 
   /** @param at byte address of `samplerFloats(stride)` floats for its own use; the arena must not grow from here on. */
   constructor(arena: Arena, vocabSize: number, stride: number, at: number) {
@@ -45,7 +46,7 @@ export class Sampler {
     this.#probs = arena.f32(this.#probsAt, stride);
     this.#target = arena.i32(this.#targetAt, 1);
     this.#result = arena.f32(this.#resultAt, 4);
-    this.#order = new Uint32Array(vocabSize);
+    this.#candidates = new CandidateFinder(vocabSize);
   }
 
   /** Log-probability of `token` under softmax(logits / temperature); NaN when the logits are not finite. */
@@ -73,7 +74,7 @@ export class Sampler {
     const probs = this.#probs;
     for (const token of banned) probs[token] = 0;
     const narrow = sampling.topP < 1 || sampling.minP > 0 || (sampling.topK !== null && sampling.topK < this.#vocab);
-    const order = narrow ? this.#candidates(sampling) : null;
+    const order = narrow ? this.#candidates.find(probs, sampling) : null;
     const count = order?.length ?? this.#vocab;
     let total = 0;
     for (let i = 0; i < count; i++) total += probs[order?.[i] ?? i] ?? 0;
@@ -105,25 +106,6 @@ export class Sampler {
       }
     }
     return best;
-  }
-
-  /** Candidates by falling probability, equal ones by token: at most top_k, those before the mass of top_p is full, none below min_p of the first. */
-  #candidates(sampling: Sampling): Uint32Array {
-    const probs = this.#probs;
-    const order = this.#order;
-    for (let token = 0; token < order.length; token++) order[token] = token;
-    order.sort((a, b) => (probs[b] ?? 0) - (probs[a] ?? 0) || a - b);
-    const countMax = Math.min(sampling.topK ?? order.length, order.length);
-    const floor = sampling.minP * (probs[order[0] ?? 0] ?? 0);
-    let count = 0;
-    let mass = 0;
-    while (count < countMax) {
-      const p = probs[order[count] ?? 0] ?? 0;
-      if (count > 0 && (mass > sampling.topP || p < floor)) break;
-      mass += p;
-      count++;
-    }
-    return order.subarray(0, count);
   }
 }
 

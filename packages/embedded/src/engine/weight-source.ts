@@ -15,13 +15,14 @@ export type Checksum = (values: Float32Array<ArrayBuffer>) => string;
 
 /**
  * Reads a run of single-precision parameters, in `parameterLayout`'s order, that a trainer left under `path` (usually shared memory).
- * @throws `weights.mismatch` when size or checksum is not what the sender said; nothing of it is used then.
+ * @param values where they go, one place per parameter. @throws `weights.mismatch` when size or checksum is not what the sender said; nothing of it is used then.
  */
 export async function readSharedWeights(
   config: ModelConfig,
   source: { readonly path: string; readonly bytes: number; readonly checksum: string },
   version: string,
   checksumOf: Checksum,
+  values: Float32Array<ArrayBuffer>,
 ): Promise<LoadedWeights> {
   const wanted = parameterLayout(config).count * 4;
   const mismatch = (reason: string, cause?: unknown) =>
@@ -33,8 +34,7 @@ export async function readSharedWeights(
     );
   if (source.bytes !== wanted)
     throw mismatch(`the push has ${source.bytes} bytes, this model has ${wanted}; trainer and engine must load the same config.json`);
-  const values = new Float32Array(wanted / 4);
-  const bytes = new Uint8Array(values.buffer);
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   let file: FileHandle | undefined;
   try {
     file = await open(source.path, "r");
@@ -57,8 +57,13 @@ export async function readSharedWeights(
   return { values, checksum };
 }
 
-/** Reads a Hugging Face directory of the same shape. @throws `checkpoint.invalid`, `file.missing`. */
-export async function readDirectoryWeights(config: ModelConfig, directory: string, checksumOf: Checksum): Promise<LoadedWeights> {
+/** Reads a Hugging Face directory of the same shape. @param values where they go. @throws `checkpoint.invalid`, `file.missing`. */
+export async function readDirectoryWeights(
+  config: ModelConfig,
+  directory: string,
+  checksumOf: Checksum,
+  values: Float32Array<ArrayBuffer>,
+): Promise<LoadedWeights> {
   const found = await readModelConfig(directory);
   const ours = parameterLayout(config);
   const theirs = parameterLayout(found);
@@ -68,7 +73,6 @@ export async function readDirectoryWeights(config: ModelConfig, directory: strin
       path: directory,
       reason: "another shape",
     });
-  const read = await readModelWeights(directory, config);
-  const values = new Float32Array(read);
+  await readModelWeights(directory, config, values);
   return { values, checksum: checksumOf(values) };
 }

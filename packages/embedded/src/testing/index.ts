@@ -1,3 +1,3 @@
 export { defaultLoss, defaultOptimizer, modelDirectory, randomColumns, rankBatch } from "./batches.js";
 export { referenceLogProbs } from "./reference.js";
-export { randomPacked, roughWeights, tinyConfig } from "./tiny-model.js";
+export { randomPacked, roughWeights, tinyConfig, tinyLlamaConfig } from "./tiny-model.js";

@@ -33,7 +33,7 @@ export function referenceLogProbs(
   const rotate = (x: readonly number[], position: number): number[] => {
     const half = config.headDim / 2;
     return x.map((v, i) => {
-      const angle = position * config.ropeTheta ** (-(2 * (i % half)) / config.headDim);
+      const angle = position * frequencyOf(config, i % half);
       const other = i < half ? -at(x, i + half) : at(x, i - half);
       return v * Math.cos(angle) + other * Math.sin(angle);
     });
@@ -87,6 +87,18 @@ export function referenceLogProbs(
     entropy_T.push(-probs.reduce((sum, p) => sum + (p > 0 ? p * Math.log(p) : 0), 0));
   });
   return { logProbs_T, entropy_T };
+}
+
+/** Radians per position of pair j; Llama 3.1's scaling by wavelength: whole turns within the old length. */
+function frequencyOf(config: ModelConfig, j: number): number {
+  const plain = config.ropeTheta ** (-(2 * j) / config.headDim);
+  const scaling = config.ropeScaling;
+  if (scaling === null) return plain;
+  if (scaling.kind === "linear") return plain / scaling.factor;
+  const turns = (scaling.originalPositions * plain) / (2 * Math.PI);
+  const share = (turns - scaling.lowFrequencyFactor) / (scaling.highFrequencyFactor - scaling.lowFrequencyFactor);
+  const kept = Math.min(1, Math.max(0, share));
+  return plain * kept + (plain / scaling.factor) * (1 - kept);
 }
 
 function vectorRow(parameters: ArrayLike<number>, slot: TensorSlot, row: number): number[] {

@@ -15,6 +15,7 @@ export function tinyConfig(overrides: Partial<ModelConfig> = {}): ModelConfig {
     headDim: 8,
     qkNorm: true,
     ropeTheta: 10_000,
+    ropeScaling: null,
     normEps: 1e-6,
     tiedHead: false,
     positionsMax: 64,
@@ -23,6 +24,19 @@ export function tinyConfig(overrides: Partial<ModelConfig> = {}): ModelConfig {
     initStd: 0.02,
     ...overrides,
   };
+}
+
+/** The same as a Llama: no qk-norm, a tied head, Llama 3.1's rotary scaling, a head size that is not hidden size over heads. */
+export function tinyLlamaConfig(overrides: Partial<ModelConfig> = {}): ModelConfig {
+  return tinyConfig({
+    qkNorm: false,
+    tiedHead: true,
+    headDim: 16,
+    normEps: 1e-5,
+    ropeTheta: 100_000,
+    ropeScaling: { kind: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalPositions: 32 },
+    ...overrides,
+  });
 }
 
 /** Weights large enough for every part to matter: norms off 1, projections of order one. */

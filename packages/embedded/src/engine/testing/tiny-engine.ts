@@ -1,6 +1,6 @@
 import { type Logger, seededRandom, silentLogger, systemClock, systemRandom } from "@slime/core";
 import type { ModelConfig } from "../../model-config.js";
-import { roughWeights, tinyConfig } from "../../testing/tiny-model.js";
+import { roughWeights, tinyConfig, tinyLlamaConfig } from "../../testing/tiny-model.js";
 import { EmbeddedEngine } from "../engine.js";
 import { parseGenerate, type RequestRules } from "../generate-request.js";
 import { generate } from "../generate-route.js";
@@ -19,7 +19,17 @@ export const servedConfig: ModelConfig = tinyConfig({
   positionsMax: 64,
 });
 
-export const servedWeights = (seed: number): Float32Array => roughWeights(servedConfig, seed);
+/** The same size as a Llama: tied head, scaled rotary positions, no qk-norm. */
+export const servedLlamaConfig: ModelConfig = tinyLlamaConfig({
+  vocabSize: 26,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  heads: 4,
+  kvHeads: 2,
+  positionsMax: 64,
+});
+
+export const servedWeights = (seed: number, config = servedConfig): Float32Array => roughWeights(config, seed);
 
 /** One letter per token, `A` for 0 on: text is easy to predict. */
 export const letterTokenizer: EngineTokenizer = {
@@ -27,20 +37,21 @@ export const letterTokenizer: EngineTokenizer = {
   decode: (ids) => ids.map((id) => String.fromCharCode(65 + id)).join(""),
 };
 
-/** An engine without HTTP over `servedConfig`, to be closed by its user. */
+/** An engine without HTTP over `servedConfig` unless another is given, to be closed by its user. */
 export async function tinyEngine(
   limits: Partial<EngineLimits> = {},
-  options: { readonly version?: string | null; readonly log?: Logger } = {},
+  options: { readonly version?: string | null; readonly log?: Logger; readonly config?: ModelConfig } = {},
 ): Promise<EmbeddedEngine> {
   const context = { clock: systemClock, random: seededRandom(1), log: options.log ?? silentLogger };
+  const config = options.config ?? servedConfig;
   const engine = new EmbeddedEngine(
-    servedConfig,
+    config,
     letterTokenizer,
     "tiny",
     { ...defaultEngineLimits, kvTokensMax: 1_024, runningMax: 16, stepRowsMax: 32, ...limits },
     context,
   );
-  if (options.version !== null) await engine.updateWeights({ kind: "values", values: servedWeights(5) }, options.version ?? "1");
+  if (options.version !== null) await engine.updateWeights({ kind: "values", values: servedWeights(5, config) }, options.version ?? "1");
   return engine;
 }
 
