@@ -84,6 +84,7 @@ const specOf = (args: readonly unknown[], more: Partial<ActorSpec> = {}): ActorS
   jobId,
   language: "node",
   module: new URL("./fixtures/counter.ts", import.meta.url).href,
+  name: "one",
   exportName: "Counter",
   args: encodeValue(args),
   concurrency: 1,

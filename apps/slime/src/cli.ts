@@ -1,6 +1,7 @@
-import { causeChain, factsOf, SlimeError } from "@slime/core";
+import { causeChain, factsOf, reasonOf, SlimeError } from "@slime/core";
 import { runCommand } from "@slime/platform";
 import { type Command, CommanderError } from "commander";
+import { stoppedCommand } from "./stop-on-signals.js";
 
 /** Exit code of a wrong command line, as shells use it. */
 const usageExitCode = 2;
@@ -21,6 +22,10 @@ export async function runCli(program: Command, argv: readonly string[] = process
 /** Writes what went wrong to stderr and returns the exit code. */
 export function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : usageExitCode;
+  if (SlimeError.is(error, "call.cancelled") && error.details.what === stoppedCommand) {
+    process.stderr.write(`${reasonOf(error)}\n`);
+    return factsOf(error).exitCode;
+  }
   const known = SlimeError.isAny(error) ? error : null;
   const issues = known !== null && "issues" in known.details ? (known.details.issues as readonly string[]) : [];
   if (known !== null && issues.length > 1) {

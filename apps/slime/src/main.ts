@@ -3,6 +3,7 @@ import { runCli } from "./cli.js";
 import * as audit from "./commands/audit.js";
 import * as config from "./commands/config.js";
 import * as job from "./commands/job.js";
+import * as logs from "./commands/logs.js";
 import * as plan from "./commands/plan.js";
 import * as quickstart from "./commands/quickstart.js";
 import * as runs from "./commands/runs.js";
@@ -23,5 +24,5 @@ A cluster on one machine, in three terminals:
 
 Or all of it at once, ended with a summary:  slime quickstart`,
   );
-for (const command of [quickstart, job, status, train, plan, runs, samples, audit, config]) command.register(program);
+for (const command of [quickstart, job, status, logs, train, plan, runs, samples, audit, config]) command.register(program);
 await runCli(program);

@@ -24,7 +24,8 @@ export const headLimits = {
   restartFactor: 1.5,
   restartMsMax: 30_000,
   actorGraceMs: 5_000,
-  jobStopGraceMs: 3_000,
+  /** What a driver gets to end by itself at a stop: it aborts its work, closes its files and ends its actors. */
+  jobStopGraceMs: 10_000,
   /** Kept records of what has ended; the oldest go first. */
   deadActorsMax: 10_000,
   removedGroupsMax: 1_000,

@@ -222,6 +222,7 @@ function hostSpec(start: StartActor, gpus: readonly GpuDevice[]): ActorSpec {
     jobId: spec.jobId,
     language: spec.host === "python" ? "python" : "node",
     module: spec.module,
+    name: spec.name,
     exportName: spec.exportName,
     args: spec.arguments,
     concurrency: Math.max(1, spec.concurrency),

@@ -1,5 +1,5 @@
 import { SlimeError } from "@slime/core";
-import type { HowItDied } from "@slime/platform";
+import { type HowItDied, lastWords } from "@slime/platform";
 import type { StartActor } from "@slime/rpc/control";
 import { checkShares, gpuShares, wholeGpu } from "./bundles.js";
 import { actorIn, bounded, type Draft, dropNext, fillPool, setLife, sharesLived, sharesTaken, startHost } from "./draft.js";
@@ -197,11 +197,14 @@ export function hostEnded(draft: Draft, processId: string, pid: number, how: How
     life.creationFailure !== null
       ? { reason: "CREATION_FAILED", message: "its constructor failed" }
       : (life.wanted ?? orphaned ?? { reason: "WORKER_DIED", message: how?.message ?? launchMessage });
+  // What it was not asked to do it explains itself, as far as it could.
+  const said = life.wanted === null && life.creationFailure === null ? lastWords(how?.stderrTail ?? []) : null;
+  const words = said === null ? [] : [said];
   const death = deathOf({
     nodeId: draft.context.nodeId,
     atMs: draft.context.wallMs(),
     reason,
-    message: how === null || message === how.message ? message : `${message}; ${how.message}`,
+    message: [how === null || message === how.message ? message : `${message}; ${how.message}`, ...words].join("; its last words: "),
     pid: pid || life.pid || null,
     how,
   });

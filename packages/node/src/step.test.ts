@@ -117,7 +117,7 @@ describe("an actor's life", () => {
       pid: 7,
       signal: "SIGKILL",
       stderrTail: ["last words"],
-      message: "killed by SIGKILL",
+      message: "killed by SIGKILL; its last words: last words",
     });
   });
   it("takes a ready host and fills the pool again", () => {

@@ -69,3 +69,12 @@ function inWords(status: ExitStatus, by: { readonly kernel: boolean; readonly he
   if (status.exitCode !== null) return `exit code ${status.exitCode}`;
   return "gone; nobody was left to see how it ended";
 }
+
+/** Of the last lines a process wrote, the one that says why it ended: nothing indented (frames, fields), no line of Node's own. Null: it said nothing. */
+export function lastWords(lines: readonly string[]): string | null {
+  const noise = /^\s|^$|^Node\.js v\d|^[{}\]]/;
+  const said = lines.findLast((line) => !noise.test(line));
+  return said === undefined ? null : said.trim().slice(0, lastWordsMax);
+}
+
+const lastWordsMax = 300;

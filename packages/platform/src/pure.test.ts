@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { SlimeError, seededRandom, silentLogger } from "@slime/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { describeDeath, exitStatusOf } from "./exit-status.js";
+import { describeDeath, exitStatusOf, lastWords } from "./exit-status.js";
 import { lastLines, writeFileAtomic } from "./files.js";
 import { readGpus, realGpus, virtualGpus } from "./gpus.js";
 import { translateIoError } from "./io-errors.js";
@@ -115,6 +115,15 @@ describe("how it died", () => {
     expect(death.oom).toBe(oom);
     expect(death.message).toMatch(message);
   });
+  it.each<[readonly string[], string | null]>([
+    [["ready", "Error: boom", "    at f (file:///a.js:1:2)", "", "Node.js v20.20.1"], "Error: boom"],
+    [
+      ["throw new Error('x')", "      ^", "", "TypeError: x is not a function", "    at a (b:1:1) {", "  code: 'E'", "}"],
+      "TypeError: x is not a function",
+    ],
+    [["  ", "    at f"], null],
+    [[], null],
+  ])("its last words, %#", (lines, words) => expect(lastWords(lines)).toBe(words));
   it("reads an exhausted heap from stderr", async () => {
     await using dir = await temporaryDirectory();
     const stderr = join(dir.path, "err");

@@ -88,6 +88,8 @@ export interface ActorSpec {
   readonly language: "node" | "python";
   /** Absolute file path, a `file:` URL, or what the language imports by name (a package, a dotted Python module). */
   readonly module: string;
+  /** The actor's own name, for people; may be empty. */
+  readonly name: string;
   /** The exported class; "default" is the default export of a Node module. */
   readonly exportName: string;
   /** The constructor's arguments: `encodeValueFrame` of an array. */

@@ -90,6 +90,7 @@ async function startHost(
     jobId: "job_00000000000000bb",
     language: "node",
     module: import.meta.url,
+    name: "",
     exportName: "Echo",
     args: encodeValue([]),
     concurrency: 1,

@@ -50,6 +50,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
   let sequence = 0;
   let pending = 0;
   let following = false;
+  let reporting: Timer | null = null;
 
   const settle = (entry: Entry): boolean => {
     if (entry.done) return false;
@@ -105,10 +106,12 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
       );
     }
     pending++;
-    const deadlineAt = call.timeoutMs === null ? null : clock.nowMs() + call.timeoutMs;
+    const sinceMs = clock.nowMs();
+    const deadlineAt = call.timeoutMs === null ? null : sinceMs + call.timeoutMs;
     const entry: Entry = {
       call,
       sequence: sequence++,
+      sinceMs,
       deadlineAt,
       retriesLeft: call.retries,
       prepared: null,
@@ -125,6 +128,25 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
     if (call.urgent) queue.unshift(entry);
     else queue.push(entry);
     if (phase.kind === "waiting") follow();
+    watch(runtimeLimits.waitReportFirstMs);
+  };
+
+  /** Says whom calls wait for that cannot leave: after a little, and every now and then. One timer, however many wait. */
+  const watch = (afterMs: number): void => {
+    if (reporting !== null || phase.kind === "open") return;
+    reporting = clock.after(afterMs, () => {
+      reporting = null;
+      const [first] = queue.filter((entry) => !entry.done);
+      if (first === undefined || phase.kind === "open" || phase.kind === "ended") return;
+      const { className, actorId, state, waiting } = view;
+      const why = waiting.length === 0 ? "" : `: ${waiting.join("; ")}`;
+      parts.log.warn("runtime.waiting", {
+        for: `${className} ${actorId}, so that it can be asked for ${first.call.method}; it is ${state}${why}`,
+        calls: queue.length,
+        waitedMs: Math.round(clock.nowMs() - first.sinceMs),
+      });
+      watch(runtimeLimits.waitReportMs);
+    });
   };
 
   /** True when the arguments are ready at once; otherwise `drain` follows when they are. */
@@ -285,6 +307,7 @@ export function actorChannel(first: ActorView, parts: ChannelParts): ActorChanne
 
   const end = (error: unknown) => {
     if (phase.kind === "ended") return;
+    reporting?.cancel();
     if (phase.kind === "dialling") phase.timer?.cancel();
     const open = phase.kind === "open" ? phase : null;
     phase = { kind: "ended", error };

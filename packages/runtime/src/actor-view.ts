@@ -61,7 +61,9 @@ export function deathText(death: DeathRecord | null): string {
     .filter(Boolean)
     .join(", ")
     .replace(", (", " (");
-  const tail = death.stderrTail.slice(-5).join(" | ");
+  // A message that ends with its last words has said it already.
+  const known = death.stderrTail.some((line) => line.trim() !== "" && death.message.includes(line.trim()));
+  const tail = known ? "" : death.stderrTail.slice(-5).join(" | ");
   return `${death.reason}: ${facts}${tail === "" ? "" : `; last lines of stderr: ${tail}`}`;
 }
 

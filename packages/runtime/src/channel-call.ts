@@ -58,6 +58,8 @@ export interface ActorChannel {
 export interface Entry {
   call: ChannelCall;
   readonly sequence: number;
+  /** When it was made. */
+  readonly sinceMs: number;
   readonly deadlineAt: number | null;
   retriesLeft: number;
   prepared: PreparedArgs | "preparing" | null;

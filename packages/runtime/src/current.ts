@@ -10,10 +10,19 @@ export function currentRuntime(): Runtime {
   throw new SlimeError("config.invalid", issue, { issues: [issue] });
 }
 
+/** Refuses a second `init()`. `actorId`: of the actor whose process this is, if it is one. @throws conflict while a runtime is in place. */
+export function refuseSecond(actorId: string): void {
+  if (current === null) return;
+  const message =
+    actorId === ""
+      ? "init() was called twice; call shutdown() in between"
+      : `init() was called in the process of ${actorId}, which is part of the cluster by itself: the module of its class runs a driver too. Put the class and its defineActors line into a file of their own, and the driver beside it`;
+  throw new SlimeError("conflict", message, { kind: "runtime", id: current.parts.jobId });
+}
+
 /** One at a time. @throws conflict while another is in place. */
 export function setCurrentRuntime(runtime: Runtime): void {
-  if (current !== null)
-    throw new SlimeError("conflict", "init() was called twice; call shutdown() in between", { kind: "runtime", id: current.parts.jobId });
+  refuseSecond("");
   current = runtime;
 }
 

@@ -2,6 +2,7 @@ import { SlimeError } from "@slime/core";
 import { deathError, statusOf } from "./actor-view.js";
 import type { ActorChannel } from "./channel-call.js";
 import type { ActorStatus, CallOptions, HandleControls, WaitOptions } from "./handle-types.js";
+import { runtimeLimits } from "./limits.js";
 import type { ObjectRef } from "./object-ref.js";
 import { waitUntil } from "./wait-until.js";
 
@@ -91,6 +92,7 @@ function handleControls(parts: HandleParts): HandleControls {
           const { className, actorId, state, waiting } = channel.view();
           return `${className} ${actorId} to be ALIVE; it is ${state}${waiting.length === 0 ? "" : `: ${waiting.join("; ")}`}`;
         },
+        reportFirstMs: runtimeLimits.waitReportFirstMs,
         check: () => {
           const view = channel.view();
           if (view.state === "DEAD") throw deathError(view);

@@ -32,6 +32,7 @@ export type {
 export { type ActorContext, type CallContext, ctx } from "./host/context.js";
 export { hostEntry } from "./host-entry.js";
 export { runtimeLimits } from "./limits.js";
+export { lineLogger } from "./line-logger.js";
 export { ObjectRef } from "./object-ref.js";
 export type { PlacementGroup, PlacementGroupOptions, PlacementWaitOptions } from "./placement-group.js";
 export type { NodeView, PlacementGroupState, PlacementGroupView, PlacementRow, PlacementStrategy } from "./ports.js";

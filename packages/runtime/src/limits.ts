@@ -10,8 +10,10 @@ export const runtimeLimits = {
   verdictMsMax: 3_000,
   /** Until an actor's host answers a connection: it may compute without yielding; one that died closes at once. */
   helloTimeoutMs: 60_000,
-  /** A `get` that has waited this long says whom it waits for, and again after each such span. */
+  /** A `get` that has waited this long says whom it waits for; every wait says it again after each such span. */
   waitReportMs: 30_000,
+  /** Whoever waits for an actor to be there, or for a placement group, says so after this long: that should have been quick. */
+  waitReportFirstMs: 5_000,
   /** Deadline of a request to the head, reconnects included. */
   controlTimeoutMs: 30_000,
   /** What loading a module and constructing may take. */

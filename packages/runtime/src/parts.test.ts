@@ -44,6 +44,7 @@ describe("views", () => {
       atMs: 0,
     };
     expect(deathText(death)).toBe("WORKER_DIED: killed by SIGKILL (pid 4711 on node_1), out of memory; last lines of stderr: one | two");
+    expect(deathText({ ...death, message: "killed by SIGKILL; its last words: two" })).not.toContain("last lines");
     expect((deathError(view({ state: "DEAD", death })) as Error).message).toContain(
       "C (actor_0000000000000001) died and will not come back: WORKER_DIED",
     );

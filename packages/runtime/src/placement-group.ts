@@ -78,6 +78,8 @@ export function createPlacementGroup(runtime: Runtime, options: PlacementGroupOp
           what: () =>
             `placement group ${wanted}: ${view.state}${view.waiting.length === 0 ? "" : `, waits for ${view.waiting.join("; ")}`}`,
           check: () => placed(view, wanted),
+          // Whoever is told of the reasons themselves needs no early report.
+          reportFirstMs: onWaiting === undefined ? runtimeLimits.waitReportFirstMs : runtimeLimits.waitReportMs,
           listen(changed) {
             const listener = () => {
               tell();

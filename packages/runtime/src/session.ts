@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Logger, ProcessId, SlimeError, systemClock, systemRandom } from "@slime/core";
 import { connect, type Hello, hostEnvironment } from "@slime/rpc";
 import { openControl } from "./cluster-runtime.js";
-import { setCurrentRuntime, takeCurrentRuntime } from "./current.js";
+import { refuseSecond, setCurrentRuntime, takeCurrentRuntime } from "./current.js";
 import { lineLogger } from "./line-logger.js";
 import { machineStore, storeDirOf } from "./machine-store.js";
 import { createRuntime } from "./runtime.js";
@@ -35,6 +35,7 @@ export interface Session extends AsyncDisposable {
  */
 export async function init(options: InitOptions = {}): Promise<Session> {
   const { env } = process;
+  refuseSecond(env[hostEnvironment.actorId] ?? "");
   const log = options.log ?? lineLogger(systemClock, (line) => process.stderr.write(line), "warn");
   const address = options.address ?? env[hostEnvironment.headAddress] ?? addressOfHome(env["SLIME_HOME"] ?? join(homedir(), ".slime"));
   const control = await openControl({

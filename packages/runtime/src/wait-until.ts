@@ -13,11 +13,13 @@ export interface Waiting<T> extends WaitOptions {
   readonly listen: (changed: () => void) => () => void;
   /** In place of `call.deadline`, an error of the moment the time ran out. */
   readonly late?: (timeoutMs: number) => unknown;
+  /** When the first report of a long wait is due; default: as the later ones. */
+  readonly reportFirstMs?: number;
   /** More to say in the report of a long wait; never rejects. */
   readonly inquire?: () => Promise<Readonly<Record<string, unknown>>>;
 }
 
-/** Waits; says every 30 s whom it waits for. @throws what `check` throws, `call.deadline`, `call.cancelled`. */
+/** Waits; says every 30 s (the first time after `reportFirstMs`) whom it waits for. @throws what `check` throws, `call.deadline`, `call.cancelled`. */
 export async function waitUntil<T>(parts: { readonly clock: Clock; readonly log: Logger }, awaited: Waiting<T>): Promise<T> {
   const { clock, log } = parts;
   const first = awaited.check();
@@ -55,17 +57,17 @@ export async function waitUntil<T>(parts: { readonly clock: Clock; readonly log:
       if (limit.signal.aborted) return stop();
       limit.signal.addEventListener("abort", stop, { once: true });
       cleanup.push(() => limit[Symbol.dispose]());
-      const report = () => {
-        const timer = clock.after(runtimeLimits.waitReportMs, () => {
+      const report = (afterMs: number) => {
+        const timer = clock.after(afterMs, () => {
           void (awaited.inquire?.() ?? Promise.resolve({})).then((more) =>
             log.warn("runtime.waiting", { for: awaited.what(), waitedMs: Math.round(clock.nowMs() - startedAt), ...more }),
           );
-          report();
+          report(runtimeLimits.waitReportMs);
         });
         cancelReport = () => timer.cancel();
       };
       let cancelReport = () => {};
-      report();
+      report(awaited.reportFirstMs ?? runtimeLimits.waitReportMs);
       cleanup.push(() => cancelReport());
     });
   } finally {

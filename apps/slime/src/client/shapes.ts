@@ -28,6 +28,7 @@ export interface NodeView {
   readonly hostname: string;
   readonly address: string;
   readonly silent_ms: number;
+  readonly log_dir: string;
   readonly cpu_fraction: number | null;
   readonly resources: Readonly<Record<string, number>>;
   readonly available: Readonly<Record<string, number>>;

@@ -95,7 +95,7 @@ Ctrl-C leaves the job running and says how to follow or stop it.`,
     .command("stop")
     .description("end a job; returns when its processes are gone and its GPUs are free")
     .argument("<id>", "submission id or job id")
-    .option("--grace <seconds>", "what its driver gets to end by itself (default: 3)")
+    .option("--grace <seconds>", "what its driver gets to end by itself (default: 10)")
     .option("--address <address>", addressHelp)
     .action(async (id: string, flags: { readonly address?: string; readonly grace?: string }) => {
       const grace = flags.grace === undefined ? null : wholeNumber("--grace", flags.grace) * 1_000;

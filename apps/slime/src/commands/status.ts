@@ -1,13 +1,16 @@
 import { systemClock } from "@slime/core";
+import { typedCommand } from "@slime/platform";
 import type { Command } from "commander";
 import { headUrl } from "../client/head-address.js";
 import { headClient } from "../client/head-client.js";
 import { type ActorView, jobIsOver, type NodeView, type StatusView } from "../client/shapes.js";
-import { textTable } from "../client/text-table.js";
+import { shorten, textTable } from "../client/text-table.js";
 import { jobLines } from "./job.js";
 
 /** Dead actors and ended jobs shown at most; `--json` has more. */
 const endedShownMax = 5;
+/** Of what an actor does or why it died; `slime status --json` and `slime logs` have all of it. */
+const whyCharsMax = 160;
 
 /** Adds `slime status`. */
 export function register(program: Command): void {
@@ -32,13 +35,15 @@ export function statusLines(status: StatusView, nowMs: number): readonly string[
   ];
   if (status.read_only !== null) lines.push(`THE HEAD ONLY READS: ${status.read_only}`);
   lines.push("", `Nodes (${status.nodes.filter((node) => node.state === "ALIVE").length} alive)`, ...indent(nodeLines(status.nodes)));
-  const gpus = gpuLines(status.nodes);
+  const jobName = namesOfJobs(status);
+  const gpus = gpuLines(status, jobName);
   if (gpus.length > 0) lines.push("", "GPUs", ...indent(gpus));
-  lines.push("", ...section("Actors", actorLines(status.actors)));
-  lines.push("", ...section("Placement groups", groupLines(status)));
+  lines.push("", ...section("Actors", actorLines(status.actors, jobName), hiddenOf(status.actors.filter(isDead).length, "dead")));
+  lines.push("", ...section("Placement groups", groupLines(status, jobName)));
   const ended = status.jobs.filter(jobIsOver);
   const shown = status.jobs.filter((job) => !jobIsOver(job) || ended.indexOf(job) >= ended.length - endedShownMax);
-  lines.push("", ...section("Jobs", shown.length === 0 ? [] : jobLines(shown, nowMs)));
+  lines.push("", ...section("Jobs", shown.length === 0 ? [] : jobLines(shown, nowMs), hiddenOf(ended.length, "ended")));
+  if (status.actors.length > 0) lines.push("", `what an actor printed: ${typedCommand("slime", process.env)} logs ACTOR`);
   return lines;
 }
 
@@ -69,8 +74,8 @@ function useOf(node: NodeView): string {
     .join(", ");
 }
 
-function gpuLines(nodes: readonly NodeView[]): readonly string[] {
-  const rows = nodes
+function gpuLines(status: StatusView, jobName: JobName): readonly string[] {
+  const rows = status.nodes
     .filter((node) => node.state === "ALIVE" || node.state === "SUSPECT")
     .flatMap((node) =>
       node.gpus.map((gpu) => [
@@ -79,26 +84,51 @@ function gpuLines(nodes: readonly NodeView[]): readonly string[] {
         gpu.virtual ? "virtual" : gpu.name,
         `${Math.round(gpu.held * 100)} %`,
         gpu.utilisation === null ? "–" : `${Math.round(gpu.utilisation * 100)} %`,
-        gpu.held_by.join(", "),
+        gpu.held_by.map((holder) => holderText(holder, status, jobName)).join(", "),
       ]),
     );
   return rows.length === 0 ? [] : textTable(["node", "gpu", "kind", "held", "busy", "by"], rows);
 }
 
-function actorLines(actors: readonly ActorView[]): readonly string[] {
-  const live = actors.filter((actor) => actor.state !== "DEAD");
-  const dead = actors.filter((actor) => actor.state === "DEAD").slice(-endedShownMax);
+type JobName = (jobId: string) => string;
+
+/** Submission ids are what people gave, and type; an interactive job has its job id alone. */
+function namesOfJobs(status: StatusView): JobName {
+  const names = new Map(status.jobs.map((job) => [job.job_id, job.submission_id ?? job.job_id]));
+  return (jobId) => names.get(jobId) ?? jobId;
+}
+
+/** `placement group run (pg_…) of sort-1`: the head names the holder with its id, the job follows from that. */
+function holderText(holder: string, status: StatusView, jobName: JobName): string {
+  const id = /\(((?:pg|actor)_[0-9a-f]+)\)$/.exec(holder)?.[1];
+  const owner =
+    status.placement_groups.find((group) => group.placement_group_id === id)?.job_id ??
+    status.actors.find((actor) => actor.actor_id === id)?.job_id;
+  return owner === undefined ? holder : `${holder} of ${jobName(owner)}`;
+}
+
+const isDead = (actor: ActorView): boolean => actor.state === "DEAD";
+
+/** ` 7 dead ones are not shown (--json has them)`. */
+function hiddenOf(ended: number, word: string): string {
+  return ended <= endedShownMax ? "" : `, ${ended - endedShownMax} older ${word} not shown (--json has them)`;
+}
+
+function actorLines(actors: readonly ActorView[], jobName: JobName): readonly string[] {
+  const live = actors.filter((actor) => !isDead(actor));
+  const dead = actors.filter(isDead).slice(-endedShownMax);
   if (live.length + dead.length === 0) return [];
   return textTable(
-    ["actor", "class", "state", "node", "pid", "gpu", "does or waits for"],
+    ["actor", "class", "job", "state", "node", "pid", "gpu", "does or waits for"],
     [...live, ...dead].map((actor) => [
       actor.name || actor.actor_id,
       actor.class_name,
+      jobName(actor.job_id),
       actor.restarts > 0 ? `${actor.state} (restart ${actor.restarts})` : actor.state,
       actor.node_id ?? "–",
       String(actor.pid ?? "–"),
       actor.gpu_indices.join(",") || "–",
-      whyOf(actor),
+      shorten(whyOf(actor), whyCharsMax),
     ]),
   );
 }
@@ -110,13 +140,14 @@ function whyOf(actor: ActorView): string {
   return actor.waiting_for === null ? actor.phase : `${actor.phase}, waits for ${actor.waiting_for}`;
 }
 
-function groupLines(status: StatusView): readonly string[] {
+function groupLines(status: StatusView, jobName: JobName): readonly string[] {
   const live = status.placement_groups.filter((group) => group.state !== "REMOVED");
   if (live.length === 0) return [];
   return textTable(
-    ["group", "state", "strategy", "bundles", "where or why not"],
+    ["group", "job", "state", "strategy", "bundles", "where or why not"],
     live.map((group) => [
       group.name || group.placement_group_id,
+      jobName(group.job_id),
       group.state,
       group.strategy,
       String(group.bundles.length),
@@ -132,8 +163,8 @@ function groupLines(status: StatusView): readonly string[] {
   );
 }
 
-function section(title: string, lines: readonly string[]): readonly string[] {
-  return lines.length === 0 ? [`${title}: none`] : [`${title} (${lines.length - 1})`, ...indent(lines)];
+function section(title: string, lines: readonly string[], more = ""): readonly string[] {
+  return lines.length === 0 ? [`${title}: none`] : [`${title} (${lines.length - 1}${more})`, ...indent(lines)];
 }
 
 const indent = (lines: readonly string[]): readonly string[] => lines.map((line) => `  ${line}`);

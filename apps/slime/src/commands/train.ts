@@ -1,10 +1,10 @@
 import { writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { systemClock, systemRandom } from "@slime/core";
+import { abortable, systemClock, systemRandom } from "@slime/core";
 import { typedCommand } from "@slime/platform";
 import type { RunMode } from "@slime/rl-config";
 import { init, reportOutput } from "@slime/runtime";
-import { type OpenedRun, openRun, runLoop } from "@slime/training";
+import { type OpenedRun, openRun, type ProgressSink, runLoop } from "@slime/training";
 import type { Command } from "commander";
 import { driverLog } from "../driver-log.js";
 import { resumeLines } from "../resume.js";
@@ -40,11 +40,11 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   let opened: OpenedRun | null = null;
   using stop = stopOnSignals((signal) => void sayStop(signal));
   const log = driverLog({ write: sayBeside, isStopping: () => stop.signal.aborted });
-  const progress = terminalProgress(process.stdout, systemClock);
+  const shown = terminalProgress(process.stdout, systemClock);
+  const progress: ProgressSink = { ...shown, update: (line) => (stop.signal.aborted ? undefined : shown.update(line)) };
   const sayStop = async (signal: string) => {
-    progress.done(`stopping (${signal})`);
     const lines = opened === null ? [] : await resumeLines({ run: opened, config, words, env });
-    for (const line of lines) progress.done(line);
+    for (const line of [`stopping (${signal})`, ...lines]) progress.done(line);
   };
   // Bad data and broken reward functions are found before any GPU is taken.
   await checkRunReward(config, systemClock);
@@ -57,7 +57,9 @@ async function train(mode: RunMode, words: readonly string[]): Promise<void> {
   progress.done(`run ${run.runId} in ${root}${data.tooLong > 0 ? `; ${data.tooLong} prompts left out for their length` : ""}`);
   await using session = await init({ log });
   reportOutput(root).catch((error: unknown) => log.warn("run.directory_not_reported", { error: String(error) }));
-  await using world = await createRun(run, data, { session, clock: systemClock, random: systemRandom, log, progress });
+  const creating = createRun(run, data, { session, clock: systemClock, random: systemRandom, log, progress });
+  // Who stops while GPUs are still waited for need not wait; the session's end takes along what was made.
+  await using world = await abortable(creating, stop.signal);
   const summary = await runLoop(world.ports, run.settings, {
     random: systemRandom,
     signal: stop.signal,

@@ -51,6 +51,8 @@ const host = startHost({
       [hostEnvironment.actorId]: spec.actorId,
       [hostEnvironment.incarnation]: String(spec.incarnation),
     });
+    // Shown by ps and top; the title has the room of the command line it replaces.
+    process.title = `slime: ${spec.exportName}${spec.name === "" ? "" : ` (${spec.name})`}`;
     if (spec.cwd !== null) process.chdir(spec.cwd);
   },
   runtimeFor(spec, hello) {

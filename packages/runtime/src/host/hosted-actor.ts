@@ -6,7 +6,7 @@
 import { type Logger, SlimeError } from "@slime/core";
 import type { ActorDescription, ActorSpec, Handler, IncomingCall } from "@slime/rpc";
 import { prepareResult, readArgs } from "../call-args.js";
-import { endingReason } from "../channel-call.js";
+import { allowMany, endingReason } from "../channel-call.js";
 import { runtimeLimits } from "../limits.js";
 import type { ValueStore } from "../ports.js";
 import { measure } from "../values.js";
@@ -47,6 +47,8 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
   const { spec } = parts;
   const className = spec.exportName;
   const ending = new AbortController();
+  // Every call that looks at its signal listens to it, and each lets go when it is over.
+  allowMany(ending.signal);
   let phase: { readonly phase: string; readonly waitsFor: string | null } = { phase: "", waitsFor: null };
   const context: ActorContext = {
     ...parts.context,
@@ -90,9 +92,25 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
 
   /** Runs the method now; `signal` is made only if it looks. */
   const invoke = (call: IncomingCall, name: string, method: Method, args: readonly unknown[]): unknown => {
-    const signal = () => (call.idempotencyKey === null ? call.signal : lasting(call, ending.signal));
     const { deadlineMs, traceId, idempotencyKey } = call;
-    return applyInContext(context, { method: name, deadlineMs, traceId, idempotencyKey, signal }, method, instance, args);
+    if (idempotencyKey === null)
+      return applyInContext(
+        context,
+        { method: name, deadlineMs, traceId, idempotencyKey, signal: () => call.signal },
+        method,
+        instance,
+        args,
+      );
+    let made: LastingSignal | null = null;
+    const signal = () => {
+      made ??= lasting(call, ending.signal);
+      return made.signal;
+    };
+    const release = () => made?.release();
+    return thenRelease(
+      () => applyInContext(context, { method: name, deadlineMs, traceId, idempotencyKey, signal }, method, instance, args),
+      release,
+    );
   };
   /** Keeps a call listed while it runs, then makes room. */
   const listed = (name: string, result: Promise<unknown>, leave: () => void): Promise<unknown> => {
@@ -263,15 +281,53 @@ function mayRepeat(call: IncomingCall): boolean {
   return call.idempotencyKey !== null && call.peer.ended;
 }
 
+interface LastingSignal {
+  readonly signal: AbortSignal;
+  /** The call is over: it listens to nobody any more. */
+  readonly release: () => void;
+}
+
 /** The signal of a call with a key: the end of one caller's connection does not stop it, its wish and the actor's end do. */
-function lasting(call: IncomingCall, ending: AbortSignal): AbortSignal {
+function lasting(call: IncomingCall, ending: AbortSignal): LastingSignal {
   const controller = new AbortController();
   const follow = () => {
     if (!mayRepeat(call)) controller.abort(call.signal.reason);
   };
+  const end = () => controller.abort(ending.reason);
   if (call.aborted) follow();
   else call.signal.addEventListener("abort", follow, { once: true });
-  if (ending.aborted) controller.abort(ending.reason);
-  else ending.addEventListener("abort", () => controller.abort(ending.reason), { once: true });
-  return controller.signal;
+  if (ending.aborted) end();
+  else ending.addEventListener("abort", end, { once: true });
+  return {
+    signal: controller.signal,
+    release() {
+      call.signal.removeEventListener("abort", follow);
+      ending.removeEventListener("abort", end);
+    },
+  };
+}
+
+/** Runs `work` and then `release`, whatever becomes of it; what is done at once stays so. */
+function thenRelease(work: () => unknown, release: () => void): unknown {
+  let result: unknown;
+  try {
+    result = work();
+  } catch (error) {
+    release();
+    throw error;
+  }
+  if (!isPromise(result)) {
+    release();
+    return result;
+  }
+  return result.then(
+    (value) => {
+      release();
+      return value;
+    },
+    (error: unknown) => {
+      release();
+      throw error;
+    },
+  );
 }

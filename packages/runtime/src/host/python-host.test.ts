@@ -123,6 +123,7 @@ class Daemon {
         jobId,
         language: "python",
         module: fixture,
+        name: "",
         exportName: "Counter",
         args: encodeValue([5, null], hooks),
         concurrency: 1,

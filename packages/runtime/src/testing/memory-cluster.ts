@@ -82,6 +82,7 @@ export function memoryCluster(options: MemoryClusterOptions = {}): MemoryCluster
       jobId,
       language: "node",
       module: spec.module,
+      name: spec.name,
       exportName: spec.exportName,
       args: spec.arguments,
       concurrency: spec.concurrency,
