@@ -18,7 +18,7 @@ import {
 type Version = "0.5.15" | "0.5.17" | "0.5.23";
 
 /** A double behind the adapter; weights come by the transport, from shared memory. */
-async function subject(version: Version, transport: "tensor" | "disk" | "directory"): Promise<EngineSubject> {
+async function subject(version: Version, transport: "tensor" | "disk"): Promise<EngineSubject> {
   const root = await mkdtemp(join(tmpdir(), "sglang-double-"));
   const double = await SglangDouble.start({ modelPath: await writeTinyCheckpoint(join(root, "model"), tinyWeights(1)), version });
   const engine = new HttpServerEngineAdapter({
@@ -26,7 +26,7 @@ async function subject(version: Version, transport: "tensor" | "disk" | "directo
     capabilities: await probeCapabilities(double.url),
     vocabularySize: doubleVocabulary,
     contextLength: double.contextLength,
-    transport: transport === "tensor" ? "tensor" : "disk",
+    transport,
     helper: doubleHelper(),
     scratch: join(root, "scratch"),
     clock: systemClock,
@@ -37,12 +37,9 @@ async function subject(version: Version, transport: "tensor" | "disk" | "directo
     engine,
     vocabulary: doubleVocabulary,
     contextLength: double.contextLength,
-    longTokens: 120,
+    longTokens: 80,
     encode: encodeDouble,
-    weights: async (v) =>
-      transport === "directory"
-        ? { kind: "directory", path: await writeTinyCheckpoint(join(root, `weights-${v}`), tinyWeights(v)) }
-        : writeTinyExport(join(root, `weights-${v}.bin`), tinyWeights(v)),
+    weights: (v) => writeTinyExport(join(root, `weights-${v}.bin`), tinyWeights(v)),
     kill: async () => double.die("killed"),
     can: { seeds: false, spans: true, checksIds: true, logProbDifferenceMax: 1e-9 },
     async [Symbol.asyncDispose]() {
@@ -56,4 +53,3 @@ async function subject(version: Version, transport: "tensor" | "disk" | "directo
 engineConformance("a double of SGLang 0.5.15, pushed by tensor", () => subject("0.5.15", "tensor"));
 engineConformance("a double of SGLang 0.5.17, pushed by disk", () => subject("0.5.17", "disk"));
 engineConformance("a double of SGLang 0.5.23, pushed by tensor", () => subject("0.5.23", "tensor"));
-engineConformance("a double of SGLang 0.5.23, pushed from directories", () => subject("0.5.23", "directory"));

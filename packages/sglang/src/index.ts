@@ -1,4 +1,26 @@
+export { type Feature, probeCapabilities, requireFeature, type ServerCapabilities } from "./capabilities.js";
+export { checkpointShapes, shapeProblem, type TensorShapes } from "./checkpoint-shapes.js";
+export {
+  admit,
+  type ControlCall,
+  describeState,
+  type EngineCall,
+  type EnginePhase,
+  type EngineState,
+  type MemoryTag,
+  memoryTags,
+  phaseOf,
+} from "./engine-state.js";
+export { discoverExternal, type ExternalEngine } from "./external.js";
 export { type ProbeOutcome, probe } from "./http-probe.js";
+export {
+  type AdapterLimits,
+  defaultAdapterLimits,
+  HttpServerEngineAdapter,
+  type HttpServerEngineAdapterOptions,
+  type UpdateGroup,
+  type WeightsCheck,
+} from "./http-server-engine-adapter.js";
 export {
   type ArgField,
   type ArgTable,
@@ -18,4 +40,6 @@ export {
   serverCommand,
 } from "./server-command.js";
 export { type RunningServer, type StartServerParts, startServer, startSilenceMsDefault } from "./start-server.js";
-export { writeModelDirectory } from "./weight-source.js";
+export { startWeightHelper, type WeightHelperOptions } from "./weight-helper.js";
+export type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
+export { bucketBytesMax, type WeightBucket, writeModelDirectory } from "./weight-source.js";

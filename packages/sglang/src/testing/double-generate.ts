@@ -59,7 +59,9 @@ function streamReply(double: SglangDouble, bare: DoubleJob, withLogProbs: boolea
 function refuse(response: ServerResponse, stream: boolean, message: string): void {
   if (!stream) return sendJson(response, 400, { error: { message, type: "BadRequestError", param: null, code: 400 } });
   const error = { message, type: "invalid_request_error", code: 400, retryable: false };
-  response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" }).end(`data: ${JSON.stringify({ error })}\n\ndata: [DONE]\n\n`);
+  response
+    .writeHead(200, { "content-type": "text/event-stream; charset=utf-8" })
+    .end(`data: ${JSON.stringify({ error })}\n\ndata: [DONE]\n\n`);
 }
 
 function idsOf(body: Json): readonly number[] | null {
@@ -102,7 +104,8 @@ function problemOf({ scheduler, contextLength }: SglangDouble, job: DoubleJob): 
   const { inputIds, maxNewTokens, minNewTokens, temperature, topP } = job;
   if (inputIds.length > contextLength)
     return `The input (${inputIds.length} tokens) is longer than the model's context length (${contextLength} tokens).`;
-  if (inputIds.length + maxNewTokens > contextLength) return `Requested token count exceeds the model's maximum context length of ${contextLength} tokens.`;
+  if (inputIds.length + maxNewTokens > contextLength)
+    return `Requested token count exceeds the model's maximum context length of ${contextLength} tokens.`;
   if (temperature < 0) return `temperature must be non-negative, got ${temperature}.`;
   if (!(topP > 0 && topP <= 1)) return `top_p must be in (0, 1], got ${topP}.`;
   if (maxNewTokens < 0) return `max_new_tokens must be at least 0, got ${maxNewTokens}.`;

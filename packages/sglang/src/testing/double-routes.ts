@@ -118,7 +118,13 @@ function serverInfo(double: SglangDouble): Json {
 }
 
 function modelInfo({ modelPath, weightVersion }: SglangDouble): Json {
-  return { model_path: modelPath, tokenizer_path: modelPath, weight_version: weightVersion, model_type: "qwen3", architectures: ["Qwen3ForCausalLM"] };
+  return {
+    model_path: modelPath,
+    tokenizer_path: modelPath,
+    weight_version: weightVersion,
+    model_type: "qwen3",
+    architectures: ["Qwen3ForCausalLM"],
+  };
 }
 
 function loads({ scheduler, version }: SglangDouble): Json {
@@ -208,6 +214,7 @@ async function updateFromDisk(double: SglangDouble, body: Json, response: Server
         message: "Failed to get weights iterator: Repo id must use alphanumeric chars",
         num_paused_requests: 0,
       });
+    if (double.released.has("weights")) return double.die("Pointer argument cannot be accessed: weights are released");
     const wrong = double.weights.put(tensors);
     if (wrong !== null) return double.die(`AssertionError: Attempted to load weight ${wrong} of another shape`);
     double.modelPath = path;
@@ -222,7 +229,10 @@ async function updateFromTensor(double: SglangDouble, body: Json, response: Serv
   if (payload === null) return sendInvalid(response, "serialized_named_tensors: invalid base64");
   await double.scheduler.exclusive(() => {
     if (double.newer && !double.sessionOpen)
-      return sendJson(response, 400, { success: false, message: "update_weights_from_tensor must run between begin_weight_update() and end_weight_update()" });
+      return sendJson(response, 400, {
+        success: false,
+        message: "update_weights_from_tensor must run between begin_weight_update() and end_weight_update()",
+      });
     if (double.released.has("weights")) return double.die("Pointer argument cannot be accessed: weights are released");
     const wrong = double.weights.put((payload as unknown as DoublePayload).tensors);
     if (wrong !== null) return double.die(`AssertionError: param ${wrong} has another shape`);
@@ -234,7 +244,10 @@ async function updateFromGroup(double: SglangDouble, body: Json, response: Serve
   const group = String(body["group_name"]);
   await double.scheduler.exclusive(() => {
     if (double.newer && !double.sessionOpen)
-      return sendJson(response, 400, { success: false, message: "update_weights_from_distributed must run between begin_weight_update() and end_weight_update()" });
+      return sendJson(response, 400, {
+        success: false,
+        message: "update_weights_from_distributed must run between begin_weight_update() and end_weight_update()",
+      });
     if (!double.groups.has(group)) {
       if (!double.newer) return double.die(`AssertionError: Group ${group} not in []`);
       return sendJson(response, 400, { success: false, message: `Failed to receive weights: Group ${group} not in []` });
@@ -288,9 +301,15 @@ function tagsOf(body: Json): readonly MemoryTag[] {
 function checkWeights(double: SglangDouble, body: Json, response: ServerResponse): void {
   const action = body["action"] ?? "checksum";
   if (double.released.has("weights")) return double.die("Pointer argument cannot be accessed: weights are released");
-  if (!["checksum", "snapshot", "compare", "reset_tensors"].includes(String(action))) return sendJson(response, 400, { success: false, message: `Unsupported ${String(action)}` });
+  if (!["checksum", "snapshot", "compare", "reset_tensors"].includes(String(action)))
+    return sendJson(response, 400, { success: false, message: `Unsupported ${String(action)}` });
   if ((double.options.device ?? "cuda") === "cpu" && action !== "snapshot")
     return sendJson(response, 400, { success: false, message: "No CUDA GPUs are available" });
   const sum = double.weights.seed.toString(16).padStart(16, "0");
-  sendJson(response, 200, { success: true, message: "Success.", ranks: [{ checksums: {}, per_gpu_checksum: sum }], per_engine_checksum: sum });
+  sendJson(response, 200, {
+    success: true,
+    message: "Success.",
+    ranks: [{ checksums: {}, per_gpu_checksum: sum }],
+    per_engine_checksum: sum,
+  });
 }

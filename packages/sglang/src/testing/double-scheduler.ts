@@ -1,6 +1,6 @@
 import type { PauseMode } from "@slime/backend";
 import { type Clock, seededRandom, type Timer } from "@slime/core";
-import { doubleEos, decodeDouble, logProbs } from "./double-model.js";
+import { decodeDouble, doubleEos, logProbs } from "./double-model.js";
 
 /** One request under way. */
 export interface DoubleJob {
@@ -130,7 +130,8 @@ export class DoubleScheduler {
 
   /** Every request that has tokens keeps which weights they are of. */
   versionChanged(from: string): void {
-    for (const job of [...this.running, ...this.queued]) if (job.outputIds.length > 0) job.events.push({ version: from, tokens: job.outputIds.length });
+    for (const job of [...this.running, ...this.queued])
+      if (job.outputIds.length > 0) job.events.push({ version: from, tokens: job.outputIds.length });
   }
 
   stop(): void {
@@ -220,7 +221,10 @@ export class DoubleScheduler {
 }
 
 /** Spans of a job's tokens under the versions they were made by. */
-export function jobSpans({ events, outputIds }: DoubleJob, version: string): readonly { readonly version: string; readonly start: number; readonly end: number }[] {
+export function jobSpans(
+  { events, outputIds }: DoubleJob,
+  version: string,
+): readonly { readonly version: string; readonly start: number; readonly end: number }[] {
   const spans: { readonly version: string; readonly start: number; readonly end: number }[] = [];
   for (const change of [...events, { version, tokens: outputIds.length }]) {
     const start = spans.at(-1)?.end ?? 0;
@@ -250,4 +254,3 @@ function endOf(job: DoubleJob, id: number): Readonly<Record<string, unknown>> | 
   }
   return job.outputIds.length >= job.maxNewTokens ? { type: "length", length: job.outputIds.length } : null;
 }
-

@@ -62,7 +62,10 @@ async function directorySums(directory: string): Promise<ReadonlyMap<string, str
   for (const file of (await readdir(directory)).filter((name) => name.endsWith(".safetensors"))) {
     const bytes = await readFile(join(directory, file));
     const head = Number(bytes.readBigUInt64LE());
-    const header = JSON.parse(bytes.subarray(8, 8 + head).toString("utf8")) as Record<string, { readonly data_offsets: readonly [number, number] }>;
+    const header = JSON.parse(bytes.subarray(8, 8 + head).toString("utf8")) as Record<
+      string,
+      { readonly data_offsets: readonly [number, number] }
+    >;
     for (const [name, { data_offsets }] of Object.entries(header)) {
       if (name === "__metadata__") continue;
       sums.set(name, sumOf(bytes.subarray(8 + head + data_offsets[0], 8 + head + data_offsets[1])));

@@ -1,4 +1,14 @@
 export { doubleHelper } from "./double-helper.js";
 export { decodeDouble, doubleVocabulary, encodeDouble } from "./double-model.js";
+export {
+  type LethalCase,
+  type LethalEffect,
+  type LethalStage,
+  lethalCases,
+  lethalRequest,
+  type RawAnswer,
+  rawCall,
+  transposedCopy,
+} from "./lethal-cases.js";
 export { SglangDouble, type SglangDoubleOptions } from "./sglang-double.js";
 export { type TinyExport, tinyShapes, tinyWeights, writeTinyCheckpoint, writeTinyExport } from "./tiny-checkpoint.js";
