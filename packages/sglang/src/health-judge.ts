@@ -58,6 +58,11 @@ type State =
 
 const healthy: HealthVerdict = { kind: "healthy" };
 
+/** Between a probe that failed and the next: what refuses costs nothing to ask. */
+const failedPauseMs = 1_000;
+
+const signs = { tokens: "tokens", request: "an answered request", probe: "an answered probe" } as const;
+
 /** Judges one life of an engine. Times are of one monotonic clock and do not fall. */
 export class HealthJudge {
   readonly #limits: HealthLimits;
@@ -81,7 +86,7 @@ export class HealthJudge {
     if (state.kind === "dead") return { kind: "dead", reason: state.reason };
     if (state.kind === "held" || state.doubtAtMs === null) return healthy;
     const silentMs = nowMs - state.lifeAtMs;
-    const reason = `${state.refused ?? `no answer to /health_generate`}; last sign of life, ${state.sign}, ${Math.round(silentMs / 1000)} s ago`;
+    const reason = `${state.refused ?? "no answer to /health_generate"}; last sign of life, ${state.sign}, ${Math.round(silentMs / 1000)} s ago`;
     if (silentMs >= this.#limits.deadMs) {
       this.#state = { kind: "dead", reason };
       return { kind: "dead", reason };
@@ -114,11 +119,10 @@ export class HealthJudge {
       case "life":
         return state.kind === "held" ? state : this.#alive(Math.max(nowMs, state.lifeAtMs), signs[event.sign]);
       case "request-broken":
-        return state.kind === "held" ? state : { ...state, probeAtMs: Math.max(nowMs, Math.min(state.probeAtMs, state.lifeAtMs)) };
+        return state.kind === "held" ? state : { ...state, probeAtMs: Math.max(nowMs, state.lifeAtMs) };
       case "probe-sent":
         return state.kind === "held" ? state : { ...state, probing: true, doubtAtMs: state.doubtAtMs ?? nowMs };
       case "probe-failed":
-        // Asked again soon: what answers "unwell" or refuses costs nothing to ask.
         return state.kind === "held" || !state.probing
           ? state
           : { ...state, probing: false, probeAtMs: nowMs + failedPauseMs, refused: event.refused ? event.reason : state.refused };
@@ -130,8 +134,3 @@ export class HealthJudge {
     return { kind: "judged", lifeAtMs, sign, doubtAtMs: null, probing: false, probeAtMs, refused: null };
   }
 }
-
-/** Between a probe that failed and the next. */
-const failedPauseMs = 1_000;
-
-const signs = { tokens: "tokens", request: "an answered request", probe: "an answered probe" } as const;

@@ -12,6 +12,7 @@ export {
   phaseOf,
 } from "./engine-state.js";
 export { discoverExternal, type ExternalEngine } from "./external.js";
+export { defaultHealthLimits, type HealthEvent, HealthJudge, type HealthLimits, type HealthVerdict } from "./health-judge.js";
 export { type ProbeOutcome, probe } from "./http-probe.js";
 export {
   type AdapterLimits,
@@ -40,6 +41,7 @@ export {
   serverCommand,
 } from "./server-command.js";
 export { type RunningServer, type StartServerParts, startServer, startSilenceMsDefault } from "./start-server.js";
+export { type HealthWatch, type WatchHealthParts, watchHealth } from "./watch-health.js";
 export { startWeightHelper, type WeightHelperOptions } from "./weight-helper.js";
 export type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
 export { bucketBytesMax, type WeightBucket, writeModelDirectory } from "./weight-source.js";
