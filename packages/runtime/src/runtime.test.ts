@@ -1,7 +1,24 @@
+import { getEventListeners } from "node:events";
 import { SlimeError } from "@slime/core";
 import { keptLog, virtualClock } from "@slime/core/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type ActorHandle, actor, ctx, defineActors, free, gang, get, kv, nodes, ObjectRef, placementGroup, put, wait } from "./index.js";
+import {
+  type ActorHandle,
+  actor,
+  actorType,
+  ctx,
+  defineActors,
+  free,
+  gang,
+  get,
+  init,
+  kv,
+  nodes,
+  ObjectRef,
+  placementGroup,
+  put,
+  wait,
+} from "./index.js";
 import { type MemoryCluster, memoryCluster } from "./testing/index.js";
 
 export class Counter {
@@ -43,6 +60,15 @@ export class Counter {
         reject(call.signal.reason);
       });
     });
+  }
+  /** Looks at the call's signal, as whoever starts work under it does. */
+  async peek(): Promise<boolean> {
+    const signal = ctx().call?.signal;
+    await Promise.resolve();
+    return signal?.aborted ?? false;
+  }
+  listeners(): number {
+    return getEventListeners(ctx().signal, "abort").length;
   }
   health(): string {
     return "ok";
@@ -257,6 +283,44 @@ describe("room", () => {
     });
     controller.abort();
     expect(await waiting).toMatchObject({ code: "call.cancelled" });
+  });
+});
+
+describe("whom a driver waits for", () => {
+  it("a call of an actor that does not come up is told after 5 s, once for all that wait, then every 30 s", async () => {
+    await cluster[Symbol.asyncDispose]();
+    const { log, lines } = keptLog();
+    cluster = memoryCluster({ clock, log, loadClass: () => new Promise(() => {}) });
+    const counter = actor(actorType<typeof Counter>({ module: "file:///never.js", export: "Never" }), { name: "slow" });
+    const calls = [counter.add(1), counter.add(2)].map((call) => call.catch((error: unknown) => error));
+    await clock.run(4_900);
+    expect(lines.filter(({ event }) => event === "runtime.waiting")).toEqual([]);
+    await clock.run(200);
+    const said = lines.filter(({ event }) => event === "runtime.waiting");
+    expect(said.map(({ fields }) => fields)).toMatchObject([
+      { for: expect.stringContaining("so that it can be asked for add; it is PENDING_CREATION"), calls: 2, waitedMs: 5_000 },
+    ]);
+    await clock.run(31_000);
+    expect(lines.filter(({ event }) => event === "runtime.waiting")).toHaveLength(2);
+    await counter.kill();
+    await Promise.all(calls);
+  });
+
+  it("init() in an actor's process names the cause: class and driver in one file", async () => {
+    process.env["SLIME_ACTOR_ID"] = "actor_00000000000000aa";
+    try {
+      await expect(init()).rejects.toThrow(/in the process of actor_00000000000000aa.*a file of their own/);
+    } finally {
+      delete process.env["SLIME_ACTOR_ID"];
+    }
+    await expect(init()).rejects.toThrow(/called twice/);
+  });
+
+  it("calls that looked at their signal leave no listener behind", async () => {
+    const counter = actor(Counter);
+    const before = await counter.listeners();
+    for (let n = 0; n < 20; n++) await counter.peek.options({ idempotencyKey: `k${n}` })();
+    expect(await counter.listeners()).toBe(before);
   });
 });
 
