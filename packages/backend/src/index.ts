@@ -25,6 +25,7 @@ export type {
   SampleSummary,
   WeightSpan,
 } from "./sample.js";
+export { withUnicodeDigits } from "./tokenizer-json.js";
 export type {
   ByRank,
   Collective,

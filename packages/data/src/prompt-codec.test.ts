@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { ChatMessage } from "@slime/backend";
 import { afterAll, describe, expect, it } from "vitest";
 import { loadPromptSet, openJsonlSource } from "./jsonl-source.js";
 import { loadPromptCodec } from "./prompt-codec.js";
@@ -80,6 +81,29 @@ describe("loadPromptCodec", () => {
     await expect(
       openJsonlSource({ path, wanted: "--prompt-data", applyChatTemplate: true, codec, promptTokensMax: null, shuffle: false, seed: 0 }),
     ).rejects.toThrow(/bad.jsonl:1: the chat template fails on it \(no system message\)/);
+  });
+});
+
+describe("a byte-level tokenizer and a chat template, as Hugging Face transformers reads them", () => {
+  const golden = fileURLToPath(new URL("../../../test/golden/byte-level-bpe", import.meta.url));
+  const answers = JSON.parse(readFileSync(join(golden, "answers.json"), "utf8")) as {
+    readonly texts: readonly { readonly text: string; readonly ids: readonly number[]; readonly decodedWithoutSpecial: string }[];
+    readonly chats: readonly { readonly messages: readonly ChatMessage[]; readonly text: string; readonly ids: readonly number[] }[];
+  };
+
+  it("gives its ids for every text, and the text back", async () => {
+    const codec = await loadPromptCodec(golden);
+    for (const { text, ids, decodedWithoutSpecial } of answers.texts) {
+      expect(codec.encode(text), JSON.stringify(text)).toEqual(ids);
+      expect(codec.decode(ids, { skipSpecialTokens: false })).toBe(text);
+      expect(codec.decode(ids, { skipSpecialTokens: true })).toBe(decodedWithoutSpecial);
+    }
+  });
+
+  it("renders and encodes its chats", async () => {
+    const codec = await loadPromptCodec(golden);
+    for (const { messages, text, ids } of answers.chats)
+      expect({ text: codec.render(messages, null), ids: codec.encode(messages) }).toEqual({ text, ids });
   });
 });
 

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { Tokenizer } from "@huggingface/tokenizers";
-import type { Prompt } from "@slime/backend";
+import { type Prompt, withUnicodeDigits } from "@slime/backend";
 import { SlimeError } from "@slime/core";
 
 /** From prompts to text to token ids, by the files of one model directory. */
@@ -27,7 +27,7 @@ export interface PromptCodecOptions {
  */
 export async function loadPromptCodec(modelDirectory: string, options: PromptCodecOptions = {}): Promise<PromptCodec> {
   const tokenizerConfig = await readJson(join(modelDirectory, "tokenizer_config.json"));
-  const tokenizer = new Tokenizer(await readJson(join(modelDirectory, "tokenizer.json")), tokenizerConfig);
+  const tokenizer = new Tokenizer(withUnicodeDigits(await readJson(join(modelDirectory, "tokenizer.json"))), tokenizerConfig);
   const source = (await readOptional(join(modelDirectory, "chat_template.jinja"))) ?? tokenizerConfig["chat_template"];
   const template = chatTemplate(source, modelDirectory);
   const variables = { ...specialTokens(tokenizerConfig), ...options.chatTemplateKwargs };

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
+import { withUnicodeDigits } from "@slime/backend";
 import { SlimeError } from "@slime/core";
 
 /** Text to ids and back, as the engine needs it. */
@@ -16,7 +17,7 @@ export async function readTokenizer(directory: string): Promise<EngineTokenizer 
   if (json === null) return null;
   const config = (await readJson(join(directory, "tokenizer_config.json"))) ?? {};
   try {
-    const tokenizer = new Tokenizer(json, config);
+    const tokenizer = new Tokenizer(withUnicodeDigits(json), config);
     return {
       encode: (text) => tokenizer.encode(text).ids,
       decode: (ids, skipSpecialTokens) =>
@@ -49,6 +50,9 @@ async function readJson(path: string): Promise<object | null> {
   throw new SlimeError("checkpoint.invalid", `${path} is not a JSON object`, { path, reason: "not an object" });
 }
 
+/** Ids that may wait for the rest of a character: more of them are no character's bytes, and are taken as they are. */
+const pendingMax = 16;
+
 /**
  * Text of a growing list of ids. Only the last few ids are decoded again at each step: a piece is taken when the text after it no
  * longer ends in a replacement character (a character split over several tokens).
@@ -70,7 +74,7 @@ export class GrowingText {
     const before = this.text.length;
     const known = this.#tokenizer.decode(ids.slice(this.#prefix, this.#read), this.#skipSpecialTokens);
     const grown = this.#tokenizer.decode(ids.slice(this.#prefix), this.#skipSpecialTokens);
-    if (grown.length > known.length && !grown.endsWith("\ufffd")) {
+    if (grown.length > known.length && (!grown.endsWith("\ufffd") || ids.length - this.#read > pendingMax)) {
       this.text += grown.slice(known.length);
       this.#prefix = this.#read;
       this.#read = ids.length;
