@@ -38,7 +38,10 @@ const children = new Set();
 
 /** A bench program as a process that talks over IPC and ends with us. */
 function start(file, onExit = () => {}) {
-  const child = fork(join(root, "packages", "router", "bench", file), [], { execArgv: ["--import", "tsx"], cwd: root });
+  const child = fork(join(root, "packages", "router", "bench", file), [], {
+    execArgv: file.endsWith(".ts") ? ["--import", "tsx"] : [],
+    cwd: root,
+  });
   children.add(child);
   child.once("exit", () => {
     children.delete(child);
@@ -86,7 +89,7 @@ async function register(url, engines) {
 }
 
 async function startOurs(engines) {
-  const child = start("our-router.ts");
+  const child = start("our-router.mjs");
   const { url } = await answerOf(child);
   await register(url, engines);
   return { name: "ours", url, pid: child.pid, stop: () => stop(child) };

@@ -24,7 +24,7 @@ export interface RequestHead {
   /** Path and query, in origin form. */
   readonly target: string;
   readonly body: number | "chunked";
-  /** The connection may carry another request afterwards. */
+  /** The connection may carry another request afterwards; never in HTTP/1.0, where parsers differ on it. */
   readonly keepAlive: boolean;
   readonly minor: 0 | 1;
   /** The client waits for `100 Continue` before it sends its body. */
@@ -93,7 +93,7 @@ export function parseRequestHead(text: string): RequestHead | Refusal {
     method,
     target,
     body: fields.chunked ? "chunked" : (fields.length ?? 0),
-    keepAlive: minor === 1 ? !fields.close : fields.keepAlive && !fields.close,
+    keepAlive: minor === 1 && !fields.close,
     minor,
     expectsContinue: fields.expect !== null && minor === 1,
     requestId: fields.requestId,
@@ -113,7 +113,7 @@ export function parseReplyHead(text: string, toHead: boolean): ReplyHead | Refus
   if (fields.chunked && line[1] === "0") return refused(400, "HTTP/1.0 has no Transfer-Encoding");
   const bodiless = toHead || status < 200 || status === 204 || status === 304;
   const body = bodiless ? 0 : fields.chunked ? "chunked" : (fields.length ?? "close");
-  const keepAlive = body !== "close" && (line[1] === "1" ? !fields.close : fields.keepAlive && !fields.close);
+  const keepAlive = body !== "close" && line[1] === "1" && !fields.close;
   return { kind: "reply", status, body, length: fields.length, keepAlive, headers: fields.headers };
 }
 
@@ -124,7 +124,6 @@ interface Fields {
   chunked: boolean;
   hosts: number;
   close: boolean;
-  keepAlive: boolean;
   expect: string | null;
   requestId: string | null;
 }
@@ -138,7 +137,6 @@ function parseFields(text: string, at: number, of: "request" | "reply"): Fields 
     chunked: false,
     hosts: 0,
     close: false,
-    keepAlive: false,
     expect: null,
     requestId: null,
   };
@@ -169,9 +167,9 @@ function parseFields(text: string, at: number, of: "request" | "reply"): Fields 
       case "connection":
         for (const option of value.toLowerCase().split(",")) {
           const word = option.trim();
-          if (word === "close") fields.close = true;
-          else if (word === "keep-alive") fields.keepAlive = true;
-          else if (word !== "") (nominated ??= []).push(word);
+          // What follows an offer to switch protocols may be read as either, so nothing follows.
+          if (word === "close" || word === "upgrade") fields.close = true;
+          else if (word !== "" && word !== "keep-alive") (nominated ??= []).push(word);
         }
         break;
       case "keep-alive":

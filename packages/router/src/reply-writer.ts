@@ -132,7 +132,6 @@ export class ReplyWriter implements ReplySink {
     if (length !== null && status !== 204) head += `content-length: ${length}\r\n`;
     else if (this.#framing === "chunked") head += "transfer-encoding: chunked\r\n";
     if (!keepAlive || this.#framing === "close") head += "connection: close\r\n";
-    else if (minor === 0) head += "connection: keep-alive\r\n";
     this.#queue(`${head}\r\n`);
   }
 
