@@ -27,7 +27,7 @@ export async function createRun(run: OpenedRun, data: RunData, parts: WiringPart
     },
     done: (line) => parts.progress.done(line),
   };
-  const actors = await bindActors(run.config, { ...parts, say: progress.update });
+  const actors = await bindActors(run.config, { ...parts, root: run.paths.root, say: progress.update });
   return {
     ports: {
       source: data.source,

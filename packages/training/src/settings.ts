@@ -171,7 +171,7 @@ export function routerSettings(config: RunConfig): RouterSettings {
 }
 
 /** Sync pushes when nothing is in flight, so aborting costs nothing and lets the cache be flushed. */
-export function pauseMode(config: RunConfig): PauseMode {
+export function pauseMode(config: Pick<RunConfig, "mode" | "updateWeightsPauseMode">): PauseMode {
   return config.updateWeightsPauseMode ?? (config.mode === "sync" ? "abort" : "retract");
 }
 

@@ -15,8 +15,9 @@ import {
 import { invariant, SlimeError } from "@slime/core";
 import { EmbeddedTrainer, soloCollective } from "@slime/embedded";
 import { type ActorHandle, ctx, defineActors, get, type ObjectRef } from "@slime/runtime";
+import { exportToDisk } from "./disk-export.js";
 import { RankSum } from "./rank-sum.js";
-import { type OpHeader, type TrainOnRank, withSignal } from "./trainer-protocol.js";
+import { type ExportOnRank, type OpHeader, type TrainOnRank, withSignal } from "./trainer-protocol.js";
 
 export interface ActorTrainerOptions {
   readonly rank: number;
@@ -95,13 +96,13 @@ export class ActorTrainer {
     return { steps, timers, rolloutMetrics: { ...mean("log_probs", old), ...mean("ref_log_probs", ref) } };
   }
 
-  async exportWeights(
-    header: OpHeader,
-    request: { readonly version: number; readonly directory: string },
-  ): Promise<ExportedWeights | null> {
+  async exportWeights(header: OpHeader, request: ExportOnRank): Promise<ExportedWeights | null> {
     const op = withSignal(header);
     ctx().phase("exporting weights");
-    const exported = await this.#rank().exportWeights(op, request);
+    const { version, directory, disk } = request;
+    const weights = await this.#rank().exportWeights(op, { version, directory });
+    const model = this.#options.init.hfCheckpoint;
+    const exported = weights === null || disk === null ? weights : await exportToDisk({ ...disk, weights, version, model });
     ctx().phase("idle");
     return exported;
   }

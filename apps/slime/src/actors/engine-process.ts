@@ -1,7 +1,5 @@
 import type { Engine } from "@slime/backend";
-
-/** What memory a server can give back for a while and take again. */
-export type MemoryTag = "weights" | "kv_cache" | "cuda_graph";
+import type { MemoryTag } from "@slime/sglang";
 
 /** The engine port with what only its owner may ask. */
 export interface OwnedEngine extends Engine {

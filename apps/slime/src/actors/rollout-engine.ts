@@ -1,15 +1,21 @@
 import type { EngineInfo, EngineLoad, GenerateRequest, GenerateResult, PauseMode, WeightReceipt, WeightUpdate } from "@slime/backend";
 import { SlimeError, systemClock } from "@slime/core";
-import { ctx, defineActors } from "@slime/runtime";
-import type { EngineProcess, EngineStarted, MemoryTag, OwnedEngine } from "./engine-process.js";
+import { isVirtualGpu } from "@slime/platform";
+import { ctx, defineActors, lineLogger } from "@slime/runtime";
+import type { MemoryTag } from "@slime/sglang";
+import type { EngineProcess, EngineStarted, OwnedEngine } from "./engine-process.js";
 import type { EngineNews, EngineStart } from "./engine-protocol.js";
 import { NewsBoard } from "./news-board.js";
+import { leasePortsInARow } from "./ports-in-a-row.js";
 import { type EngineSpec, startEngineProcess } from "./start-engine-process.js";
 
 /** What ending the engine's processes may take before this one ends without having seen them gone; its daemon ends what carries its mark. */
 const endMsMax = 1_000;
 /** Exit code of a life that ended itself so that its restart policy gives it the next: "try again". */
 const tryAgain = 75;
+/** SGLang counts on from the meeting point's port: 30 and one per data-parallel rank. */
+const meetingPortsMax = 64;
+const log = lineLogger(systemClock, (line) => process.stderr.write(line));
 
 /**
  * The owner of one engine process, of whichever backend: it starts it, watches it, and is the only one that controls it. Requests of rollouts
@@ -41,8 +47,7 @@ export class RolloutEngine {
 
   /** Where the processes of an engine that spans machines find each other: a port of this machine that nobody else is given. */
   async meetingPoint(address: string): Promise<string> {
-    const [port] = await ctx().leasePorts(1);
-    return `${address}:${port}`;
+    return `${address}:${await leasePortsInARow(ctx().leasePorts, meetingPortsMax)}`;
   }
 
   /** Starts the engine; asked again in the same life it answers alike, or tries again where it failed. */
@@ -113,12 +118,15 @@ export class RolloutEngine {
   }
 
   async #launch(plan: EngineStart): Promise<EngineProcess> {
+    const { leasePorts, signal } = ctx();
     const phase = (text: string) => {
       ctx().phase(text);
       this.#news.say({ phase: text });
     };
+    const health = (now: EngineNews["health"]) => this.#news.say({ health: now });
+    const gpuUuids = plan.gpuUuids.filter((uuid) => !isVirtualGpu(uuid));
     try {
-      const engine = await startEngineProcess(this.#spec, plan, { phase });
+      const engine = await startEngineProcess(this.#spec, { ...plan, gpuUuids }, { phase, health, leasePorts, signal, log });
       void engine.over.then((reason) => this.#end(reason));
       phase("serving");
       return engine;

@@ -25,6 +25,15 @@ export interface TrainOnRank {
   readonly updateRefAfter: boolean;
 }
 
+/** Where a rank lays out its weights. */
+export interface ExportOnRank {
+  readonly version: number;
+  /** In the machine's memory. */
+  readonly directory: string;
+  /** And from there on disk, where engines of other machines find it; null: memory is enough. */
+  readonly disk: { readonly directory: string; readonly keepAll: boolean } | null;
+}
+
 /** An operation as the rank takes it: with the signal of the call that brought it. Called before a method's first `await`, where that call is known. */
 export function withSignal(op: OpHeader): Op {
   const signal = ctx().call?.signal;

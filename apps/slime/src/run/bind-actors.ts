@@ -1,14 +1,16 @@
-import type { Clock, Logger, Random } from "@slime/core";
+import { join, resolve } from "node:path";
+import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { scratchDirectory } from "@slime/object-store";
-import { derive, type RunConfig } from "@slime/rl-config";
+import { derive, engineModels, type RunConfig } from "@slime/rl-config";
 import { httpRouter } from "@slime/router";
 import { actor, type PlacementGroup, type PlacementRow, placementGroup, type Session } from "@slime/runtime";
-import { type EngineFleet, type Rollouts, routerSettings, runLayout, type TrainerGang, trainerInit } from "@slime/training";
+import { type EngineFleet, type Layout, type Rollouts, routerSettings, runLayout, type TrainerGang, trainerInit } from "@slime/training";
 import { Router } from "../actors/router.js";
 import { rewardOf } from "../run-reward.js";
 import { Fleet } from "./fleet.js";
 import { lightweight, restarts } from "./lives.js";
 import { rolloutsOver } from "./rollouts.js";
+import { checkServerSettings } from "./server-settings.js";
 import { engineActors, startEngines } from "./start-engines.js";
 import { startWorkers } from "./start-workers.js";
 import { trainerGang } from "./trainer-gang.js";
@@ -22,6 +24,8 @@ export interface BoundActors extends AsyncDisposable {
 
 export interface BindParts {
   readonly session: Session;
+  /** The run's directory. */
+  readonly root: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -37,6 +41,7 @@ export interface BindParts {
 export async function bindActors(config: RunConfig, parts: BindParts): Promise<BoundActors> {
   const reward = rewardOf(config);
   const layout = runLayout(config, derive(config));
+  await checkModels(config, layout);
   const group = placementGroup({
     bundles: Array.from({ length: layout.bundles }, () => ({ GPU: 1, CPU: 1 })),
     strategy: "PACK",
@@ -49,7 +54,7 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     ...restarts,
     args: [{ kind: "slime", policy: routerSettings(config).policy, port: config.sglangRouterPort }],
   });
-  const engines = startEngines(config, layout, group, table);
+  const engines = startEngines(config, { layout, group, table, directory: join(parts.root, "engines") });
   await router.ready();
   const { url: routerUrl } = await router.start();
   const workers = startWorkers(config, { routerUrl, reward });
@@ -61,7 +66,13 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     firstRow: layout.trainerBundles[0] ?? 0,
     init: trainerInit(config, null),
     refRow: ownReference ? layout.referenceBundle : null,
-    exportDirectory: scratchDirectory(parts.session.storeDir, parts.session.jobId, "weights"),
+    exports: {
+      directory: scratchDirectory(parts.session.storeDir, parts.session.jobId, "weights"),
+      disk:
+        config.updateWeightTransport === "disk"
+          ? { directory: resolve(config.updateWeightDiskDir ?? join(parts.root, "weights")), keepAll: config.updateWeightDiskKeepFiles }
+          : null,
+    },
     onDeath: (reason) => fleet.emit({ kind: "trainer.died", reason }),
   });
   return {
@@ -84,4 +95,18 @@ async function placed(group: PlacementGroup, { say }: BindParts): Promise<readon
   const rows = await group.ready({ timeoutMs: null, onWaiting: (reasons) => say(`waiting for ${group.size} GPUs: ${reasons.join("; ")}`) });
   say(rows.map(({ gpuIndex, nodeId }, rank) => `bundle ${rank}: GPU ${gpuIndex ?? "none"} of ${nodeId}`).join(", "));
   return rows;
+}
+
+/** What can be said of the engines before any GPU is taken. */
+async function checkModels(config: RunConfig, layout: Layout): Promise<void> {
+  const [first, ...others] = engineModels(config);
+  if (others.length > 0) {
+    const why = `${others.map(({ name }) => name).join(", ")}: a run generates from its first model only; serve others by a job of their own`;
+    throw new SlimeError("unsupported", `--sglang-config: ${why}`, { what: "several models", why });
+  }
+  if (first !== undefined && !first.updateWeights) {
+    const issue = `--sglang-config: model ${first.name} takes no weights, but it is what the run trains: leave update_weights out`;
+    throw new SlimeError("config.invalid", issue, { issues: [issue] });
+  }
+  if (config.rolloutBackend === "sglang" && first !== undefined) await checkServerSettings(config, layout);
 }

@@ -100,8 +100,10 @@ export class EngineSlot {
 
   /** Ends this life of the engine; its actors' restart policy gives the next. */
   async crash(reason: string): Promise<void> {
-    if (this.#state.kind === "down") return;
-    const { life } = this.#state;
+    if (this.#state.kind !== "down") await this.#end(this.#state.life, reason);
+  }
+
+  async #end(life: Incarnations, reason: string): Promise<void> {
     const living = this.#parts.seats.map(({ actor }, rank) => {
       const { state, incarnation } = actor.state();
       if (state !== "ALIVE" || incarnation !== life[rank]) return undefined;
@@ -127,9 +129,9 @@ export class EngineSlot {
       if (dead < 0) return;
       const reason = statuses[dead]?.death?.message ?? `it is ${statuses[dead]?.state ?? "gone"}`;
       const said = statuses.length > 1 ? `process ${dead} of ${statuses.length}: ${reason}` : reason;
-      // L1.
-      void this.crash(said);
       this.#state = { kind: "down", spent: before.life };
+      // L1.
+      void this.#end(before.life, said);
       if (before.kind === "up") this.#listener.down(before.engine, said);
     }
     const { spent } = this.#state as Extract<SlotState, { kind: "down" }>;

@@ -4,7 +4,7 @@ import { type ActorHandle, actor, type Gang, gang, type PlacementGroup } from "@
 import type { TrainerGang, TrainRollout } from "@slime/training";
 import { ActorTrainer } from "../actors/actor-trainer.js";
 import { RefModel } from "../actors/ref-model.js";
-import type { OpHeader, TrainOnRank } from "../actors/trainer-protocol.js";
+import type { ExportOnRank, OpHeader, TrainOnRank } from "../actors/trainer-protocol.js";
 
 export interface TrainerGangOptions {
   readonly worldSize: number;
@@ -14,8 +14,8 @@ export interface TrainerGangOptions {
   readonly init: Omit<TrainerInit, "load">;
   /** Row of the reference's own bundle; null: the reference lives in the trainer's ranks. */
   readonly refRow: number | null;
-  /** Where pushes are written. */
-  readonly exportDirectory: string;
+  /** Where pushes are laid out. */
+  readonly exports: Omit<ExportOnRank, "version">;
   readonly onDeath: (reason: string) => void;
 }
 
@@ -110,7 +110,7 @@ export function trainerGang(options: TrainerGangOptions): TrainerGang & { readon
       return required(results[0]);
     },
     async exportWeights(op, request): Promise<ExportedWeights> {
-      const made = await running().all.exportWeights.options(how(op))(plain(op), { ...request, directory: options.exportDirectory });
+      const made = await running().all.exportWeights.options(how(op))(plain(op), { ...request, ...options.exports });
       return required(made.find((exported) => exported !== null) ?? undefined);
     },
     async probe(op, request) {
