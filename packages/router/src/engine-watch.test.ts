@@ -182,6 +182,21 @@ describe("W1", () => {
   });
 });
 
+it("W1: a probe that went unanswered while the engine was fenced counts for nothing afterwards", async () => {
+  const w = await world();
+  w.engine.probeMs = 1e6;
+  await run(w, 3_000);
+  w.fleet.fence("e");
+  w.watch.suspend("e", "fenced");
+  await run(w, 3_500);
+  w.fleet.open("e", 1);
+  w.watch.resume("e");
+  // From now on every probe is answered in time.
+  w.engine.probeMs = limits.probeTimeoutMs - 100;
+  await run(w, 60_000);
+  expect(w.fleet.ejections).toBe(0);
+});
+
 describe("W3: an engine that says it is unwell", () => {
   it("gets nothing new at once and keeps what it works on", async () => {
     const w = await world();

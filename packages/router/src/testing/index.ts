@@ -1,1 +1,2 @@
+export { type EngineProcess, engineProcess } from "./engine-process.js";
 export { answerJson, type Script, type ScriptedEngine, type SeenRequest, scriptedEngine } from "./scripted-engine.js";
