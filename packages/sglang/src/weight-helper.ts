@@ -3,6 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Clock, type Logger, systemClock, type Timer } from "@slime/core";
+import { detectPlatform, type ProcessTable } from "@slime/platform";
 import type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
 
 export interface WeightHelperOptions {
@@ -14,6 +15,8 @@ export interface WeightHelperOptions {
   readonly logFile: string;
   readonly clock?: Clock;
   readonly log: Logger;
+  /** Default: this machine's. */
+  readonly processes?: ProcessTable;
   /** Importing torch takes seconds, on a cold disk many. */
   readonly startTimeoutMs?: number;
 }
@@ -60,6 +63,7 @@ export function startWeightHelper(options: WeightHelperOptions): WeightHelper {
 class PythonHelper implements WeightHelper {
   readonly #options: WeightHelperOptions;
   readonly #clock: Clock;
+  readonly #processes: ProcessTable;
   #state: HelperState = { kind: "stopped" };
   #heard: (line: Line) => void = () => {};
   #requests = 0;
@@ -68,6 +72,7 @@ class PythonHelper implements WeightHelper {
   constructor(options: WeightHelperOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    this.#processes = options.processes ?? detectPlatform().processes;
   }
 
   start(): Running {
@@ -85,8 +90,8 @@ class PythonHelper implements WeightHelper {
     // Whoever writes to it learns of its end by `ended`.
     child.stdin?.on("error", () => {});
     if (child.stdout !== null) createInterface({ input: child.stdout }).on("line", (text) => this.#read(running, text));
-    void ended.then((reason) => {
-      this.#sweep(running);
+    void ended.then(async (reason) => {
+      await this.#sweep(running);
       if (this.#state !== running) return;
       this.#state = { kind: "stopped" };
       log.warn("weight_helper.ended", { reason });
@@ -116,7 +121,7 @@ class PythonHelper implements WeightHelper {
     const timer = this.#clock.after(endMs, () => state.child.kill("SIGKILL"));
     await state.ended;
     timer.cancel();
-    this.#sweep(state);
+    await this.#sweep(state);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -189,16 +194,18 @@ class PythonHelper implements WeightHelper {
     if (this.#state === running || this.#state.kind === "closed") this.#heard(line);
   }
 
-  /** W2. */
-  #sweep({ managers }: Running): void {
-    for (const pid of managers) {
+  /** W2. A number may be another process's by now, so each is looked at. */
+  async #sweep({ managers }: Running): Promise<void> {
+    const pids = [...managers];
+    managers.clear();
+    for (const pid of pids) {
+      if (!((await this.#processes.commandLine(pid)) ?? "").includes("torch_shm_manager")) continue;
       try {
         process.kill(pid, "SIGTERM");
       } catch {
-        // Gone by itself.
+        // It ended just now.
       }
     }
-    managers.clear();
   }
 }
 
