@@ -18,7 +18,7 @@ export function runFlagsCommand(parent: Command, name: string, description: stri
   return parent
     .command(name)
     .description(description)
-    .argument("[flags...]", "flags of the run; --config FILE.yaml holds the same names")
+    .argument("[flags...]", "flags of the run; --config FILE.yaml holds the same names (repeatable: a later file counts above an earlier one)")
     .allowUnknownOption()
     .addHelpText("after", flagHelp());
 }

@@ -54,6 +54,14 @@ describe("resolving a configuration", () => {
     ]);
   });
 
+  it("lays several files over each other, the later ones above", () => {
+    const files: Readonly<Record<string, string>> = { "run.yaml": "lr: 1e-3\nclip_grad: 0.5\n", "mine.yaml": "clip-grad: 0.25\n" };
+    const readFile = (path: string) => files[path] ?? "";
+    const config = resolve("--config run.yaml --config=mine.yaml", { readFile });
+    expect([config.lr, config.clipGrad]).toEqual([1e-3, 0.25]);
+    expect(issuesOf(`${base} --config run.yaml --config run.yaml`, { readFile })).toEqual(["--config run.yaml is given twice"]);
+  });
+
   it("freezes all of it", () => {
     const config = resolve("--eval-interval 2 --eval-prompt-data held test.jsonl");
     expect(Object.isFrozen(config) && Object.isFrozen(config.evalPromptData) && Object.isFrozen(config.evalPromptData[0])).toBe(true);

@@ -34,15 +34,15 @@ export interface Resolved {
 }
 
 /**
- * flag > environment > file > default, checked and frozen.
+ * flag > environment > files (a later one above an earlier) > default, checked and frozen.
  * @throws `config.invalid` with every issue at once: unknown names with suggestions, wrong values, missing ones, contradictions;
  * `file.missing` when `--config` cannot be read, or when files that are not there are all that is wrong.
  */
 export function resolveConfig(input: ConfigInput): Resolved {
-  const { file, rest, issues: configIssues } = splitConfig(input.argv);
+  const { files, rest, issues: configIssues } = splitConfig(input.argv);
   const issues: string[] = [...configIssues];
   const layers: ReadonlyMap<string, Assignment>[] = [];
-  if (file !== null) {
+  for (const file of files) {
     const reading = readConfigText(readConfig(file, input.readFile), file, table);
     issues.push(...reading.issues);
     layers.push(reading.values);

@@ -189,15 +189,15 @@ function unknown(written: string, name: string, table: Table): string {
   return `${written} is no flag${near.length > 0 ? `; did you mean ${near.map((flag) => `--${flag}`).join(" or ")}?` : " (slime config explain lists all)"}`;
 }
 
-/** Takes `--config FILE` out of a command line. */
+/** Takes every `--config FILE` out of a command line; where two files set the same flag, the later one counts. */
 export function splitConfig(words: readonly string[]): {
-  readonly file: string | null;
+  readonly files: readonly string[];
   readonly rest: readonly string[];
   readonly issues: readonly string[];
 } {
   const rest: string[] = [];
   const issues: string[] = [];
-  let file: string | null = null;
+  const files: string[] = [];
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? "";
     const inline = word.startsWith("--config=") ? word.slice("--config=".length) : undefined;
@@ -208,8 +208,8 @@ export function splitConfig(words: readonly string[]): {
     const value = inline ?? words[at + 1];
     if (inline === undefined) at++;
     if (value === undefined || value === "" || isFlag(value)) issues.push("--config needs a file");
-    else if (file !== null) issues.push("--config is given twice");
-    else file = value;
+    else if (files.includes(value)) issues.push(`--config ${value} is given twice`);
+    else files.push(value);
   }
-  return { file, rest, issues };
+  return { files, rest, issues };
 }
