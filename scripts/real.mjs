@@ -2,7 +2,7 @@
 // npm run test:real [-- --require] [-- FILE…]: the tests of test/real against real Python programs, without a GPU.
 //   SGLANG=0.5.23   the other version of SGLang that has a recipe (scripts/real/recipe.mjs)
 //   --require       where something is missing that these tests need, fail instead of skipping aloud
-//   --env           only make the environment, and print the path of its slime-real.json
+//   --env           only make the environment, and print the path of its engines.yaml: flags of a run whose engines are these servers
 // Everything made lies in SLIME_REAL_CACHE (default ~/.cache/slime-real) and is used again. SLIME_PYTHON312 names a Python 3.12.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -28,7 +28,7 @@ if (recipe === undefined) end(2, `SGLANG=${sglang} has no recipe; there is one f
 
 try {
   const described = await makeEverything();
-  if (flags.includes("--env")) end(0, described);
+  if (flags.includes("--env")) end(0, join(dirname(described), "engines.yaml"));
   install();
   build();
   process.exit(await runTests(described));
@@ -68,9 +68,23 @@ async function makeEverything() {
   };
   const file = join(folder, "slime-real.json");
   const described = { python: own, env, args: serverArgs, sglang, router: recipe.router, models };
-  writeFileSync(`${file}.${process.pid}`, `${JSON.stringify(described, null, 1)}\n`);
-  renameSync(`${file}.${process.pid}`, file);
+  writeWhole(file, `${JSON.stringify(described, null, 1)}\n`);
+  writeWhole(join(folder, "engines.yaml"), runFlags(described));
   return file;
+}
+
+/** A file for `slime train --config run.yaml --config engines.yaml`. JSON is YAML. */
+function runFlags({ python, env, args }) {
+  // A server that slime starts is warmed by its first push.
+  const { skip_server_warmup: _, ...settings } = args;
+  const flags = Object.entries(settings).map(([name, value]) => [`sglang-${name.replaceAll("_", "-")}`, value]);
+  const common = { "rollout-backend": "sglang", "sglang-python": python, "sglang-env": env };
+  return `# SGLang ${sglang} without a GPU\n${JSON.stringify({ ...common, ...Object.fromEntries(flags) }, null, 1)}\n`;
+}
+
+function writeWhole(file, text) {
+  writeFileSync(`${file}.${process.pid}`, text);
+  renameSync(`${file}.${process.pid}`, file);
 }
 
 async function tinyQwen3(cache, python, env) {
