@@ -87,6 +87,8 @@ interface Kept {
   readonly oomBefore: number | null;
   readonly unwatch: () => void;
   ending: Ending | null;
+  /** Settles when whatever ends it, if anything does, has done its part. */
+  enders: Promise<unknown>;
   killedByUs: boolean;
   gone: boolean;
 }
@@ -108,6 +110,8 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
   const onExit = async (entry: Kept, status: ExitStatus) => {
     const { processId, logs, kind } = entry.record;
     entry.gone = true;
+    // A driver's shell may go at the first signal while its command still has the grace of the same stop.
+    if (kind === "driver") await entry.enders;
     // What it left behind: children of its own that nobody will ask for any more.
     const left = await killMarked(markOf(processId), { processes, clock, graceMs: kind === "driver" ? 1_000 : 0 });
     if (left.length > 0) log.error("process.unkillable", { processId, pids: left });
@@ -136,6 +140,7 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
       oomBefore: platform.oomKills(),
       unwatch: watcher.watch(watched, (status) => void onExit(entry, status)),
       ending: null,
+      enders: Promise.resolve(),
       killedByUs: false,
       gone: false,
     };
@@ -223,7 +228,7 @@ export async function processKeeper(options: KeeperOptions): Promise<ProcessKeep
       entry.ending = ending;
       ending.untilMs = untilMs;
       ending.now = graceMs === 0;
-      void runEnd(entry, ending, again || graceMs === 0 ? null : ask);
+      entry.enders = Promise.all([entry.enders, runEnd(entry, ending, again || graceMs === 0 ? null : ask)]);
     },
     drop: (processId) => rm(dirOf(processId), { recursive: true, force: true }),
     empty: () => (kept.size === 0 ? Promise.resolve() : new Promise((resolve) => emptied.push(resolve))),
