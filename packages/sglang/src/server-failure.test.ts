@@ -40,6 +40,17 @@ describe("what ended a server", () => {
     expect(failure.message).toMatch(/while loading weights.*last lines of \/logs\/x\.log/s);
   });
 
+  it("is not what every server writes of parts it does without", () => {
+    const lines = [
+      "[2026-11-22 18:30:50] Ignore import error when loading sglang.srt.models.kimi_vl: No module named 'cutlass'",
+      "[2026-11-22 18:30:51] OpenAI Responses API (/v1/responses) disabled: init failed (ModuleNotFoundError: No module named 'openai_harmony')",
+      "AssertionError: Cache flush failed after updating weights",
+      "[2026-11-22 18:30:59] SIGQUIT received. signum=None, frame=None. It usually means one child failed.",
+    ];
+    expect(causeOfDeath(lines, server)).toEqual({ line: lines[2], fix: null, kind: "passing" });
+    expect(causeOfDeath(lines.slice(0, 2), server)).toEqual({ line: null, fix: null, kind: "passing" });
+  });
+
   it("is not made up", () => {
     expect(causeOfDeath(["all is well"], server)).toEqual({ line: null, fix: null, kind: "passing" });
     const failure = startFailure(server, { status: { exitCode: null, signal: "SIGKILL" }, reason: null, phase: null, lines: [] });

@@ -89,11 +89,15 @@ const causes: readonly Cause[] = [
   },
 ];
 
+/** What every server writes of parts it does without: models whose imports fail, routes that are off. */
+const harmless = /\bIgnore import error when loading\b|\) disabled: /;
+
 /** What ended a server, from its last lines: the line that says it, and the fix where we know one. */
 export function causeOfDeath(
-  lines: readonly string[],
+  said: readonly string[],
   server: StartedAs,
 ): { readonly line: string | null; readonly fix: string | null; readonly kind: Cause["kind"] } {
+  const lines = said.filter((line) => !harmless.test(line));
   for (const cause of causes) {
     for (const line of lines.toReversed()) {
       const found = cause.pattern.exec(line);

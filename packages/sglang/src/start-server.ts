@@ -137,7 +137,7 @@ function ownedLife(
     family[Symbol.dispose]();
     const { line, fix } = causeOfDeath(await parts.lines(), parts.started);
     const what = killed ? "killed by its owner" : (member ?? inWords(status));
-    return { ...status, member, reason: [what, ...(killed ? [] : (fix ?? line ?? []))].flat().join(": ") };
+    return { ...status, member, reason: [what, killed ? [] : (fix ?? line ?? [])].flat().join(": ") };
   });
   return {
     exited,
