@@ -51,6 +51,8 @@ export interface HttpServerEngineAdapterOptions {
   /** How an export in shared memory gets in: by tensor through `helper`, or written to `scratch` and loaded from there. */
   readonly transport: "tensor" | "disk";
   readonly helper: WeightHelper | null;
+  /** The directory the server was started with, whose shapes weights must have. Default: where its weights are now from, as it says. */
+  readonly modelPath?: string;
   /** A directory of this engine's own, for `transport: "disk"`. */
   readonly scratch?: string;
   readonly clock: Clock;
@@ -100,7 +102,7 @@ export class HttpServerEngineAdapter implements Engine {
     this.#updater = new WeightUpdater({
       control: this.#control,
       capabilities,
-      modelPath: capabilities.modelPath,
+      modelPath: options.modelPath ?? capabilities.modelPath,
       transport: options.transport,
       helper: options.helper,
       scratch: options.scratch ?? null,
@@ -135,7 +137,7 @@ export class HttpServerEngineAdapter implements Engine {
     return { ...(await this.#http.info()), ...this.#bounds };
   }
 
-  load(): Promise<EngineLoad> {
+  async load(): Promise<EngineLoad> {
     this.#control.check({ kind: "observe" });
     return this.#http.load();
   }
@@ -149,7 +151,7 @@ export class HttpServerEngineAdapter implements Engine {
     throw new SlimeError("engine.unavailable", `${this.url}${reason}`, { engine: this.url, reason });
   }
 
-  abort(target: Parameters<Engine["abort"]>[0]): Promise<void> {
+  async abort(target: Parameters<Engine["abort"]>[0]): Promise<void> {
     this.#control.check({ kind: "abort" });
     return this.#http.abort(target);
   }

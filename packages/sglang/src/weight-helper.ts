@@ -19,10 +19,9 @@ export interface WeightHelperOptions {
   readonly processes?: ProcessTable;
   /** Importing torch takes seconds, on a cold disk many. */
   readonly startTimeoutMs?: number;
+  /** Beyond the time that its own post has: then the helper itself hangs. */
+  readonly silenceMarginMs?: number;
 }
-
-/** More than the time its own request has: then the helper itself hangs. */
-const silenceMarginMs = 5_000;
 
 /** A helper that is told to end and does not is killed after this. */
 const endMs = 2_000;
@@ -150,7 +149,7 @@ class PythonHelper implements WeightHelper {
 
   #exchange(running: Running, { bucketTimeoutMs, ...request }: HelperPush): Promise<HelperEnd> {
     const id = ++this.#requests;
-    const limitMs = bucketTimeoutMs + silenceMarginMs;
+    const limitMs = bucketTimeoutMs + (this.#options.silenceMarginMs ?? 5_000);
     return new Promise((resolve) => {
       let posted = 0;
       let posting = false;

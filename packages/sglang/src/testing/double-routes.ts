@@ -53,7 +53,11 @@ export function doubleRoutes(double: SglangDouble): ReadonlyMap<string, DoubleRo
     },
   });
   const both = ["GET", "POST"];
-  const info = get(async ({ response }) => sendJson(response, 200, serverInfo(double)));
+  const info = get(async ({ response }) => {
+    // It asks the scheduler for its internal state.
+    await double.scheduler.whenAwake();
+    sendJson(response, 200, serverInfo(double));
+  });
   const model = get(async ({ response }) => sendJson(response, 200, modelInfo(double)));
   const health = get((call) => answerHealth(double, call));
   const session: readonly (readonly [string, DoubleRoute])[] = double.newer
@@ -167,6 +171,7 @@ async function continueGeneration({ scheduler }: SglangDouble, response: ServerR
 async function flushCache(double: SglangDouble, { query, response }: DoubleCall): Promise<void> {
   const { scheduler, clock, newer } = double;
   const seconds = Number(query.get("timeout") ?? 0);
+  await scheduler.whenAwake();
   if (!scheduler.idle && seconds > 0) await Promise.race([scheduler.whenIdle(), sleep(clock, seconds * 1_000)]);
   if (scheduler.idle || (newer && scheduler.pause === "retract")) return sendText(response, 200, "Cache flushed.\n");
   sendText(response, 400, seconds > 0 ? "Timed out waiting for idle state." : "Flush cache failed.");

@@ -56,6 +56,7 @@ export class DoubleScheduler {
   #timer: Timer | null = null;
   #updates = 0;
   #idleWaiters: (() => void)[] = [];
+  readonly #wakers: (() => void)[] = [];
 
   constructor(options: DoubleSchedulerOptions) {
     this.#options = options;
@@ -117,6 +118,7 @@ export class DoubleScheduler {
 
   /** Runs a change of the weights as the server's lock does: at once while paused, else once what runs has ended, with newcomers held back. */
   async exclusive<T>(change: () => T | Promise<T>): Promise<T> {
+    await this.whenAwake();
     if (this.pause !== null) return change();
     this.#updates++;
     try {
@@ -142,7 +144,14 @@ export class DoubleScheduler {
     this.blocked.length = 0;
   }
 
+  /** Resolves once the scheduler is not stopped: what asks it something waits. */
+  whenAwake(): Promise<void> {
+    if (!this.frozen) return Promise.resolve();
+    return new Promise((resolve) => this.#wakers.push(resolve));
+  }
+
   wake(): void {
+    for (const resolve of this.#wakers.splice(0)) resolve();
     this.#wake();
   }
 
