@@ -1,112 +1,16 @@
-import { SlimeError, seededRandom, silentLogger } from "@slime/core";
-import { type VirtualClock, virtualClock } from "@slime/core/testing";
+import { SlimeError } from "@slime/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Dispatcher } from "./dispatcher.js";
-import { defaultRouterLimits, type RouterLimits } from "./options.js";
-import { type AttemptOutcome, type ForwardRequest, Presence, type ReplySink, type Transport } from "./transport.js";
+import { defaultRouterLimits } from "./options.js";
+import { type Asked, type Ending, type Sent, settle, dispatcherWorld as world } from "./testing/dispatcher-world.js";
 
-interface Sent {
-  readonly url: string;
-  readonly request: ForwardRequest;
-  readonly sink: ReplySink;
-  readonly cancelled: () => boolean;
-  readonly settle: (outcome: AttemptOutcome) => void;
-}
-
-/** A transport that keeps what it was given; the test settles it. A cancelled try settles as abandoned, or cut when it had begun. */
-function keptTransport(): { readonly transport: Transport; readonly sent: Sent[]; readonly alive: Map<string, string | null> } {
-  const sent: Sent[] = [];
-  const alive = new Map<string, string | null>();
-  const transport: Transport = {
-    send(url, request, sink) {
-      let settle: (outcome: AttemptOutcome) => void = () => {};
-      let begun = false;
-      let cancelled = false;
-      const outcome = new Promise<AttemptOutcome>((resolve) => (settle = resolve));
-      const kept: ReplySink = {
-        begin: (status, headers, length) => {
-          begun = true;
-          sink.begin(status, headers, length);
-        },
-        data: (chunk, resume) => sink.data(chunk, resume),
-        end: () => sink.end(),
-        cut: (reason) => sink.cut(reason),
-      };
-      const cancel = () => {
-        cancelled = true;
-        if (begun) sink.cut("given up");
-        settle(begun ? { kind: "cut", reason: "given up" } : { kind: "abandoned" });
-      };
-      sent.push({ url, request, sink: kept, cancelled: () => cancelled, settle });
-      return { outcome, sent: null, cancel };
-    },
-    probe: (url) => Promise.resolve(alive.has(url) ? { ok: true, found: alive.get(url) ?? null } : { ok: false, reason: "silent" }),
-    forget: () => {},
-    close: () => Promise.resolve(),
-  };
-  return { transport, sent, alive };
-}
-
-interface World {
-  readonly clock: VirtualClock;
-  readonly dispatcher: Dispatcher;
-  readonly sent: Sent[];
-  readonly alive: Map<string, string | null>;
-  readonly ask: (id: string) => { readonly events: string[]; readonly done: Promise<string>; readonly leave: () => void };
-}
-
-function world(limits: Partial<RouterLimits> = {}): World {
-  const clock = virtualClock();
-  const { transport, sent, alive } = keptTransport();
-  const dispatcher = new Dispatcher(
-    "round_robin",
-    transport,
-    { ...defaultRouterLimits, ...limits },
-    { clock, random: seededRandom(1), log: silentLogger },
-  );
-  return {
-    clock,
-    dispatcher,
-    sent,
-    alive,
-    ask(id) {
-      const events: string[] = [];
-      const client = new Presence();
-      const sink: ReplySink = {
-        begin: (status) => events.push(`begin ${status}`),
-        data: () => true,
-        end: () => events.push("end"),
-        cut: () => events.push("cut"),
-      };
-      const done = dispatcher
-        .handle({ id, method: "POST", path: "/generate", headers: [], body: null }, sink, () => {}, client)
-        .then(
-          () => (client.left ? "left" : "served"),
-          (error: unknown) => (SlimeError.isAny(error) ? error.code : String(error)),
-        );
-      return { events, done, leave: () => client.leave() };
-    },
-  };
-}
-
-async function add(w: World, id: string, version: string | null = null): Promise<void> {
-  w.alive.set(`http://${id}`, version);
-  w.dispatcher.fleet.add(id, `http://${id}`);
-  await w.dispatcher.probe(id);
-}
-
-function answer(sent: Sent | undefined): void {
-  sent?.sink.begin(200, []);
-  sent?.sink.end();
-  sent?.settle({ kind: "answered", status: 200 });
-}
+const answer = (sent: Sent | undefined) => settle(sent, "answered");
 
 describe("a request", () => {
   it("is tried elsewhere when an engine breaks before the first byte", async () => {
     const w = world();
-    await add(w, "a");
-    await add(w, "b");
+    await w.add("a");
+    await w.add("b");
     const { done, events } = w.ask("r");
     w.sent[0]?.settle({ kind: "broken", reason: "reset" });
     await w.clock.run(0);
@@ -119,7 +23,7 @@ describe("a request", () => {
 
   it("a connection that went stale is no mark against its engine", async () => {
     const w = world();
-    await add(w, "a");
+    await w.add("a");
     const { done } = w.ask("r");
     for (const i of [0, 1]) {
       w.sent[i]?.settle({ kind: "stale", reason: "closed" });
@@ -132,8 +36,8 @@ describe("a request", () => {
 
   it("P2: is not tried again after the first byte", async () => {
     const w = world();
-    await add(w, "a");
-    await add(w, "b");
+    await w.add("a");
+    await w.add("b");
     const { done, events } = w.ask("r");
     w.sent[0]?.sink.begin(200, []);
     w.sent[0]?.sink.cut("reset");
@@ -145,7 +49,7 @@ describe("a request", () => {
 
   it("fails after all tries, with pauses between them when no other engine is left", async () => {
     const w = world();
-    await add(w, "a");
+    await w.add("a");
     const { done } = w.ask("r");
     for (let i = 0; i < 5; i++) {
       w.sent[i]?.settle({ kind: "refused", status: 503 });
@@ -157,7 +61,7 @@ describe("a request", () => {
 
   it("waits while every engine is fenced, goes on at open, and is refused after its time", async () => {
     const w = world({ waitMs: 1_000, waitingMax: 2 });
-    await add(w, "a");
+    await w.add("a");
     await w.dispatcher.fence("a");
     const first = w.ask("1");
     await w.clock.run(900);
@@ -176,12 +80,12 @@ describe("a request", () => {
 
   it("P5: leaves an engine that is out and sends nothing for stallMs; its streams are cut", async () => {
     const w = world();
-    await add(w, "a");
+    await w.add("a");
     const waiting = w.ask("1");
     const streaming = w.ask("2");
     w.sent[1]?.sink.begin(200, []);
     w.alive.delete("http://a");
-    await add(w, "b");
+    await w.add("b");
     await w.dispatcher.probe("a");
     await w.clock.run(defaultRouterLimits.stallMs - 1);
     expect(streaming.events).toEqual(["begin 200"]);
@@ -194,7 +98,7 @@ describe("a request", () => {
 
   it("drains: nothing new, the end when the last has ended, a deadline otherwise", async () => {
     const w = world();
-    await add(w, "a");
+    await w.add("a");
     const running = w.ask("1");
     const late = w.dispatcher.drain("a", 1_000).catch((error: unknown) => (SlimeError.isAny(error) ? error.code : error));
     await w.clock.run(1_001);
@@ -219,14 +123,7 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
       arbitrary: fc.record({
         kind: fc.constant("settle" as const),
         at: fc.nat(),
-        how: fc.constantFrom(
-          "answered" as const,
-          "refused" as const,
-          "unreachable" as const,
-          "broken" as const,
-          "stale" as const,
-          "cut" as const,
-        ),
+        how: fc.constantFrom<Ending>("answered", "refused", "unreachable", "broken", "stale", "cut"),
       }),
     },
     fc.record({
@@ -240,21 +137,9 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
   await fc.assert(
     fc.asyncProperty(fc.array(op, { maxLength: 60 }), async (ops) => {
       const w = world({ waitMs: 5_000, waitingMax: 4 });
-      for (const name of ["a", "b"]) await add(w, name);
-      const asked: ReturnType<World["ask"]>[] = [];
-      const open = () => w.sent.filter(({ cancelled }) => !cancelled()).filter((sent) => !settled.has(sent));
-      const settled = new Set<Sent>();
-      const settle = (sent: Sent | undefined, how: "answered" | "refused" | "unreachable" | "broken" | "stale" | "cut") => {
-        if (sent === undefined) return;
-        settled.add(sent);
-        if (how === "answered") answer(sent);
-        else if (how === "refused") sent.settle({ kind: "refused", status: 503 });
-        else if (how === "cut") {
-          sent.sink.begin(200, []);
-          sent.sink.cut("x");
-          sent.settle({ kind: "cut", reason: "x" });
-        } else sent.settle({ kind: how, reason: "x" });
-      };
+      for (const name of ["a", "b"]) await w.add(name);
+      const asked: Asked[] = [];
+      const open = () => w.sent.filter(({ over }) => !over());
       let checked = 0;
       /** Every request sent since the last look went to an engine that was able then: states change only in steps of this loop. */
       const check = (wasAble: ReadonlySet<string>) => {
@@ -293,7 +178,7 @@ it("P1, P3: no request reaches a fenced or ejected engine, and none is lost", as
       }
       // Peace: engines live, answer everything; every request must come to its end.
       for (const name of ["a", "b", "c"]) w.dispatcher.remove(name);
-      await add(w, "d", String(w.dispatcher.fleet.version ?? 0));
+      await w.add("d", String(w.dispatcher.fleet.version ?? 0));
       for (let i = 0; i < 20; i++) {
         for (const sent of open()) settle(sent, "answered");
         await w.clock.run(3_000);
