@@ -32,6 +32,7 @@ describe("loadPromptCodec", () => {
     expect(codec.decode([5, 2], { skipSpecialTokens: false })).toBe("1<eos>");
     expect(codec.decode([], { skipSpecialTokens: true })).toBe("");
     expect(codec.encode("4x")).toEqual([8, 3]);
+    expect(codec.hasTemplate).toBe(true);
   });
 
   it("renders with the model's own template: its file first, special tokens and more variables by name, tools, the generation prompt", async () => {
@@ -48,6 +49,19 @@ describe("loadPromptCodec", () => {
         [{ name: "calc" }],
       ),
     ).toBe("[calc]system:s|user:u|<eos>!assistant:");
+  });
+
+  it("adds the tokenizer's own special tokens to a text that is to be continued, and to nothing else", async () => {
+    const tokenizer = JSON.parse(readFileSync(sort("model/tokenizer.json"), "utf8")) as Record<string, unknown>;
+    const post_processor = {
+      type: "TemplateProcessing",
+      single: [{ SpecialToken: { id: "<bos>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+      pair: [],
+      special_tokens: { "<bos>": { id: "<bos>", ids: [1], tokens: ["<bos>"] } },
+    };
+    const codec = await loadPromptCodec(modelDirectory({ "tokenizer.json": { ...tokenizer, post_processor } }));
+    expect(codec.encodeText("41=")).toEqual([1, 8, 5, 14]);
+    expect(codec.encode("41=")).toEqual([8, 5, 14]);
   });
 
   it("picks a named template, the one for tools when there are tools", async () => {
@@ -71,6 +85,7 @@ describe("loadPromptCodec", () => {
     const { chat_template: _, ...bare } = config;
     const codec = await loadPromptCodec(modelDirectory({ "tokenizer_config.json": bare }));
     expect(codec.encode("41=")).toEqual([8, 5, 14]);
+    expect(codec.hasTemplate).toBe(false);
     expect(() => codec.render("x", null)).toThrow("has no chat template");
   });
 

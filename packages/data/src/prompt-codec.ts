@@ -7,10 +7,14 @@ import { SlimeError } from "@slime/core";
 
 /** From prompts to text to token ids, by the files of one model directory. */
 export interface PromptCodec {
+  /** Whether messages can be rendered at all. */
+  readonly hasTemplate: boolean;
   /** Chat messages, or text as one user message, through the model's chat template with the generation prompt added. */
   readonly render: (prompt: Prompt, tools: readonly unknown[] | null) => string;
   /** Ids of a prompt without special tokens of the tokenizer's own; messages go through `render` first, text is taken as it is. */
   readonly encode: (prompt: Prompt) => readonly number[];
+  /** Ids of a text to be continued, with the special tokens that the tokenizer adds of itself (a beginning-of-text, say). */
+  readonly encodeText: (text: string) => readonly number[];
   readonly decode: (ids: readonly number[], options: { readonly skipSpecialTokens: boolean }) => string;
 }
 
@@ -36,8 +40,10 @@ export async function loadPromptCodec(modelDirectory: string, options: PromptCod
     return template(tools !== null).render({ messages, tools, add_generation_prompt: true, ...variables });
   };
   return {
+    hasTemplate: templateText(source, false) !== null,
     render,
     encode: (prompt) => tokenizer.encode(typeof prompt === "string" ? prompt : render(prompt, null), { add_special_tokens: false }).ids,
+    encodeText: (text) => tokenizer.encode(text).ids,
     decode: (ids, { skipSpecialTokens }) =>
       ids.length === 0 ? "" : tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false }),
   };
