@@ -24,8 +24,10 @@ export function install() {
 
 /** Compiles every package that changed since the last build. */
 export function build() {
-  process.stdout.write("building …\n");
+  process.stdout.write("building …");
+  const from = Date.now();
   run(process.execPath, [join(root, "node_modules", "typescript", "bin", "tsc"), "-b"]);
+  process.stdout.write(` ${((Date.now() - from) / 1_000).toFixed(1)} s\n`);
 }
 
 /** The clone's own tools, linters and generators: apart, so that using slime does not download them. Their versions are exact. */

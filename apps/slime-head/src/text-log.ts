@@ -18,11 +18,15 @@ const sentences: Readonly<Record<string, (fields: LogFields) => string>> = {
   "head.stopping": (f) => `stopping (${f["reason"]}): jobs, actors, then workers …`,
 };
 
+/** What ends the daemon is written for people by whoever runs it (`runDaemon`): once is enough. */
+const toldElsewhere: ReadonlySet<string> = new Set(["daemon.failed", "daemon.crashed"]);
+
 /** One line an event, for terminals. */
 export function textLog(write: (line: string) => void, bound: LogFields = {}): Logger {
   const say =
     (always: boolean) =>
     (event: string, fields: LogFields = {}) => {
+      if (toldElsewhere.has(event)) return;
       const all = { ...bound, ...fields };
       const sentence = sentences[event];
       if (sentence !== undefined) write(`slime-head: ${sentence(all)}\n`);

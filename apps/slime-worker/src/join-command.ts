@@ -46,6 +46,7 @@ export async function joinCommand(flags: Readonly<Record<string, unknown>>, env:
         { platform: detectPlatform(env), clock: systemClock, random: systemRandom, log, signal },
       );
       log.info("node.started", { nodeId: node.nodeId, gives: inWords(node.resources), adopted: node.adopted, stateDir: node.stateDir });
+      if ((node.resources[gpuResource] ?? 0) === 0) log.info("node.no_gpus", { nodeId: node.nodeId });
       const asked = stopped.then((reason): NodeOver => ({ reason, failure: null, graceMs: stopGraceMs }));
       const end = await Promise.race([asked, node.over]);
       await node.stop(end.reason, end.graceMs);
@@ -54,6 +55,8 @@ export async function joinCommand(flags: Readonly<Record<string, unknown>>, env:
     { log },
   );
 }
+
+const gpuResource = "GPU";
 
 function inWords(units: Readonly<Record<string, number>>): string {
   return Object.entries(units)

@@ -5,6 +5,7 @@ const sentences: Readonly<Record<string, (fields: LogFields) => string>> = {
   "head.awaited": (f) => `waiting for a head at ${f["address"]} …`,
   "node.started": (f) =>
     `${f["nodeId"]} gives ${f["gives"]}${Number(f["adopted"]) > 0 ? `; took over ${f["adopted"]} running processes` : ""}\n  state and logs: ${f["stateDir"]}`,
+  "node.no_gpus": () => "no GPU was found here: a run that wants some will not fit; --num-gpus N declares virtual ones",
   "node.joined": (f) => `joined ${f["clusterId"]} at ${f["head"]} (head epoch ${f["epoch"]}); Ctrl-C leaves`,
   "node.cluster_changed": (f) => `the head leads another cluster now (${f["is"]}): what ran here for ${f["was"]} is ended`,
   "head.lost": (f) => `lost the head at ${f["address"]} (${f["reason"]}): what runs here goes on, trying again`,
@@ -15,11 +16,15 @@ const sentences: Readonly<Record<string, (fields: LogFields) => string>> = {
   "node.stopped": () => "stopped; nothing is left running",
 };
 
+/** What ends the daemon is written for people by whoever runs it (`runDaemon`): once is enough. */
+const toldElsewhere: ReadonlySet<string> = new Set(["daemon.failed", "daemon.crashed"]);
+
 /** One line an event, for terminals. */
 export function textLog(write: (line: string) => void, bound: LogFields = {}): Logger {
   const say =
     (always: boolean) =>
     (event: string, fields: LogFields = {}) => {
+      if (toldElsewhere.has(event)) return;
       const all = { ...bound, ...fields };
       const sentence = sentences[event];
       if (sentence !== undefined) write(`slime-worker: ${sentence(all)}\n`);

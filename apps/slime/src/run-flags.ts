@@ -18,7 +18,10 @@ export function runFlagsCommand(parent: Command, name: string, description: stri
   return parent
     .command(name)
     .description(description)
-    .argument("[flags...]", "flags of the run; --config FILE.yaml holds the same names (repeatable: a later file counts above an earlier one)")
+    .argument(
+      "[flags...]",
+      "flags of the run; --config FILE.yaml holds the same names (repeatable: a later file counts above an earlier one)",
+    )
     .allowUnknownOption()
     .addHelpText("after", flagHelp());
 }
@@ -43,10 +46,11 @@ const titles: Readonly<Record<FlagGroup, string>> = {
 function flagHelp(): string {
   const rows = flagListing();
   const width = Math.max(...rows.map((row) => row.name.length)) + 4;
+  const choices = (row: (typeof rows)[number]) => (row.type.includes("|") ? ` {${row.type.replaceAll("|", ", ")}}` : "");
   const section = (group: FlagGroup) =>
     rows
       .filter((row) => row.group === group)
-      .map((row) => `  --${row.name.padEnd(width - 2)}${row.help}${row.required ? " (required)" : shown(row.default)}`)
+      .map((row) => `  --${row.name.padEnd(width - 2)}${row.help}${choices(row)}${row.required ? " (required)" : shown(row.default)}`)
       .join("\n");
   return `\nFlags (SLIME_FLAG_NAME in the environment, name: value in --config):\n${flagGroups.map((group) => `\n${titles[group]}\n${section(group)}`).join("\n")}`;
 }

@@ -318,5 +318,7 @@ describe("samples", () => {
     ]);
     const error: unknown = await readSamples(join(root, "samples"), "rollout", 4, "index").catch((reason: unknown) => reason);
     expect(SlimeError.is(error, "not_found") && error.message).toContain("it has rollout-0000003 to rollout-0000003");
+    expect(await readSamples(join(root, "samples"), "rollout", null, "index")).toHaveLength(3);
+    await expect(readSamples(join(root, "samples"), "eval", null, "index")).rejects.toThrow(/it has none at all/);
   });
 });

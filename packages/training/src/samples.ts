@@ -12,19 +12,21 @@ export function samplesDirectoryName(kind: "rollout" | "eval", id: number): stri
 
 /**
  * The samples of one rollout (or evaluation), each once. A rollout that was generated again after a rollback has files of several eras;
- * the newest era's are what trained.
+ * the newest era's are what trained. `id` null: the newest there is.
  * @throws `not_found` naming what is there instead; `data.invalid` naming file and line.
  */
 export async function readSamples(
   samplesRoot: string,
   kind: "rollout" | "eval",
-  id: number,
+  id: number | null,
   sort: SampleSort,
 ): Promise<readonly SampleRecord[]> {
-  const directory = join(samplesRoot, samplesDirectoryName(kind, id));
-  const names = await readdir(directory).catch(() => [] as string[]);
+  const there = (await namesIn(samplesRoot)).filter((name) => name.startsWith(`${kind}-`)).sort();
+  const wanted = id === null ? there.at(-1) : samplesDirectoryName(kind, id);
+  const directory = join(samplesRoot, wanted ?? "");
+  const names = wanted === undefined ? [] : await namesIn(directory);
   if (names.length === 0)
-    throw new SlimeError("not_found", `no samples of ${kind} ${id} below ${samplesRoot}: it has ${await whatThereIs(samplesRoot)}`, {
+    throw new SlimeError("not_found", `no samples of ${kind} ${id ?? ""} below ${samplesRoot}: it has ${inWords(there)}`, {
       kind: "samples",
       id: String(id),
     });
@@ -55,8 +57,9 @@ const comparators: Readonly<Record<SampleSort, (a: SampleRecord, b: SampleRecord
   index: (a, b) => a.index - b.index,
 };
 
-async function whatThereIs(samplesRoot: string): Promise<string> {
-  const names = (await readdir(samplesRoot).catch(() => [] as string[])).sort();
+const namesIn = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);
+
+function inWords(names: readonly string[]): string {
   const [first, last] = [names[0], names.at(-1)];
   return first === undefined || last === undefined ? "none at all (were they turned off by --no-save-samples?)" : `${first} to ${last}`;
 }

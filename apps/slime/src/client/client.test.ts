@@ -1,10 +1,12 @@
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Clock, seededRandom } from "@slime/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { jobLines } from "../commands/job.js";
+import { findActor } from "../commands/logs.js";
 import { statusLines } from "../commands/status.js";
 import { exitCodeOf, followJob } from "./follow-job.js";
 import { headUrl } from "./head-address.js";
@@ -170,6 +172,29 @@ describe("working directories", () => {
   });
 });
 
+describe("what is at the address", () => {
+  test("nobody, or somebody who speaks no HTTP: each is told with its fix", async () => {
+    const deaf = createTcpServer((socket) => void socket.on("error", () => {}).end("PRI * HTTP/2.0\r\n", () => socket.destroy()));
+    await new Promise<void>((resolve) => deaf.listen(0, "127.0.0.1", resolve));
+    const { port } = deaf.address() as { readonly port: number };
+    await expect(headClient(`http://127.0.0.1:${port}`).status()).rejects.toThrow(/does not speak HTTP.*the head's http address/);
+    await new Promise((resolve) => deaf.close(resolve));
+    await expect(headClient(`http://127.0.0.1:${port}`).status()).rejects.toThrow(/no head answers at .*slime-head start/);
+  });
+});
+
+describe("an actor by its name", () => {
+  test("the living one first, then the newest; ids by their beginning; others are named", async () => {
+    const status = (await golden("status")) as StatusView;
+    const [dead, alive] = [status.actors[0], status.actors[1]];
+    if (dead === undefined || alive === undefined) throw new Error("the golden status has actors");
+    const again = { ...status, actors: [{ ...dead, name: "trainer-0" }, alive, { ...dead, actor_id: "actor_ff", name: "old" }] };
+    expect(findActor(again, "trainer-0")).toBe(alive);
+    expect(findActor(status, "actor_0000000000000003").name).toBe("worker-0");
+    expect(() => findActor(status, "engin")).toThrow(/there are: worker-0, trainer-0, engine-0/);
+  });
+});
+
 describe("for people", () => {
   test("the status page shows nodes, GPUs with their holders, why actors wait, how they died, and jobs", async () => {
     const text = statusLines((await golden("status")) as StatusView, 1_700_000_060_000).join("\n");
@@ -179,6 +204,7 @@ describe("for people", () => {
       "placement group train",
       "engine-0",
       "GPU: 1 wanted, 0 of 1 free; held by placement group train",
+      "placement group train (pg_0000000000000001) of train-1",
       "WORKER_DIED: it was killed by SIGKILL, out of memory",
       "trainStep",
       "train-1",

@@ -50,12 +50,7 @@ export function headClient(url: string): HeadClient {
       });
     } catch (error) {
       if (options.signal?.aborted === true) throw options.signal.reason;
-      throw new SlimeError(
-        "head.unavailable",
-        `no head answers at ${url}: start one with \`slime-head start\`, or name its http address with --address`,
-        { address: url },
-        { cause: error },
-      );
+      throw new SlimeError("head.unavailable", noHead(url, error), { address: url }, { cause: error });
     }
     if (!response.ok) throw await failureOf(response, url);
     return response;
@@ -96,6 +91,22 @@ export function headClient(url: string): HeadClient {
       return body;
     },
   };
+}
+
+/** Nobody listens, nobody answers in time, or somebody who does not speak HTTP: each needs another fix. */
+function noHead(url: string, error: unknown): string {
+  if (error instanceof Error && error.name === "TimeoutError")
+    return `the head at ${url} did not answer in time: it may be stopped or very busy`;
+  const code = codeBehind(error);
+  if (code === "UND_ERR_SOCKET" || code.startsWith("HPE_"))
+    return `what listens at ${url} does not speak HTTP: that is the control plane's port, for workers (6380 by default); name the head's http address (port 8265 by default; \`slime-head status\` prints it) with --address`;
+  return `no head answers at ${url}: start one with \`slime-head start\`, or name its http address with --address`;
+}
+
+/** The code of what `fetch` wraps: the system's, or the HTTP client's own (`UND_ERR_…`, `HPE_…` of its parser). */
+function codeBehind(error: unknown): string {
+  for (let at = error; at instanceof Error; at = at.cause) if ("code" in at && typeof at.code === "string") return at.code;
+  return "";
 }
 
 /** The failure that the head sent; anything else at this address is not a head. */

@@ -11,7 +11,8 @@ export function register(program: Command): void {
     .description("was every prompt trained exactly once? compares data cursor, ledger and the trainer's own record")
     .argument("<run>", "run directory, or its name below --dir")
     .option("--dir <directory>", "where runs lie", outputsDirectory)
-    .action(async (run: string, options: { readonly dir: string }) => {
+    .option("--json", "the report as JSON; the exit code is the same")
+    .action(async (run: string, options: { readonly dir: string; readonly json?: true }) => {
       const root = await findRun(run, options.dir);
       const record = await readRunRecord(runPaths(root).runJson);
       if (record === null) throw new SlimeError("not_found", `${root} has no run.json`, { kind: "run", id: root });
@@ -20,7 +21,7 @@ export function register(program: Command): void {
         openSource: () => openTrainingSource(record.config),
         samplesPerGroup: record.config.nSamplesPerPrompt,
       });
-      process.stdout.write(`${reportLines(report).join("\n")}\n`);
+      process.stdout.write(options.json === true ? `${JSON.stringify(report, null, 2)}\n` : `${reportLines(report).join("\n")}\n`);
       if (report.findings.length > 0) {
         const issues = report.findings.map(({ kind, message }) => `${kind}: ${message}`);
         throw new SlimeError("audit.failed", `${report.findings.length} of ${report.issued} prompts are not accounted for`, { issues });

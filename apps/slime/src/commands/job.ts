@@ -1,5 +1,6 @@
 import { relative, resolve } from "node:path";
 import { SlimeError, systemClock, systemRandom } from "@slime/core";
+import { typedCommand } from "@slime/platform";
 import type { Command } from "commander";
 import { exitCodeOf, followJob, interruptedExitCode } from "../client/follow-job.js";
 import { headUrl } from "../client/head-address.js";
@@ -22,6 +23,8 @@ interface SubmitFlags {
 }
 
 const addressHelp = "http address of the head (SLIME_ADDRESS; default: the head of this machine)";
+/** The command as a person here types it. */
+const slime = (): string => typedCommand("slime", process.env);
 const out = (text: string): void => void process.stdout.write(text);
 /** What the command itself says goes to stderr: stdout is the job's. */
 const note = (text: string): void => void process.stderr.write(`slime: ${text}\n`);
@@ -48,10 +51,11 @@ export function register(program: Command): void {
 Examples:
   slime job submit -- slime train --config examples/sort/run.yaml
   slime job submit --submission-id sort-1 --no-wait -- slime train --config examples/sort/run.yaml
-  slime job submit --runtime-env-json '{"env_vars": {"SEED": "7"}}' -- 'echo "seed $SEED" && slime train --seed $SEED'
-  slime job submit --working-dir . -- python train.py
+  slime job submit --runtime-env-json '{"env_vars": {"SEED": "7"}}' -- 'echo "seed $SEED" && slime train --config examples/sort/run.yaml --seed $SEED'
+  slime job submit --working-dir examples/sort -- ls -l
+  slime job submit -- node --import tsx examples/counter/main.ts
 
-Ctrl-C leaves the job running and says how to follow or stop it.`,
+A run's directory is outputs/<submission id> unless --run-dir names another. Ctrl-C leaves the job running and says how to follow or stop it.`,
     )
     .action(submit);
   job
@@ -99,8 +103,12 @@ Ctrl-C leaves the job running and says how to follow or stop it.`,
     .option("--address <address>", addressHelp)
     .action(async (id: string, flags: { readonly address?: string; readonly grace?: string }) => {
       const grace = flags.grace === undefined ? null : wholeNumber("--grace", flags.grace) * 1_000;
-      const stopped = await headClient(headUrl(flags.address)).stop(id, grace);
+      const client = headClient(headUrl(flags.address));
+      const stopped = await client.stop(id, grace);
       note(stopped ? `${id} is stopped: its processes are gone and its GPUs are free` : `${id} was over already`);
+      const { output_dir: output } = await client.job(id);
+      if (output !== null)
+        note(`what it made is in ${nearPath(output)}; the end of its log says how it resumes: ${slime()} job logs ${id}`);
     });
 }
 
@@ -111,7 +119,7 @@ async function submit(words: readonly string[], flags: SubmitFlags): Promise<voi
   const said = before === null ? "submitted" : `there already (${before.state}; another --submission-id runs it again)`;
   if (!flags.wait) {
     out(`${id}\n`);
-    note(`${said}; follow it: slime job logs -f ${id}   state: slime job status ${id}   end it: slime job stop ${id}`);
+    note(`${said}; follow it: ${slime()} job logs -f ${id}   state: ${slime()} job status ${id}   end it: ${slime()} job stop ${id}`);
     return;
   }
   note(before === null ? `job ${id} submitted to ${client.url}` : `job ${id} is ${said}; this is its log`);
@@ -175,7 +183,7 @@ async function follow(client: HeadClient, id: string): Promise<number> {
     return exitCodeOf(job);
   } catch (error) {
     if (!detach.signal.aborted) throw error;
-    note(`left; ${id} goes on.  follow it: slime job logs -f ${id}   end it: slime job stop ${id}`);
+    note(`left; ${id} goes on.  follow it: ${slime()} job logs -f ${id}   end it: ${slime()} job stop ${id}`);
     return interruptedExitCode;
   } finally {
     process.off("SIGINT", onInterrupt);

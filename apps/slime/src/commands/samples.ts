@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { outputsDirectory } from "./train.js";
 
 interface SamplesOptions {
-  readonly step: number;
+  readonly step?: number;
   readonly sort: SampleSort;
   readonly eval?: true;
   readonly limit: number;
@@ -17,19 +17,20 @@ export function register(program: Command): void {
     .command("samples")
     .description("prompts, answers, rewards and weight versions of one rollout")
     .argument("<run>", "run directory, or its name below --dir")
-    .requiredOption("--step <n>", "rollout (or, with --eval, rollouts trained when it was evaluated)", whole)
+    .option("--step <n>", "rollout (or, with --eval, rollouts trained when it was evaluated); default: the newest", whole)
     .addOption(new Option("--sort <by>", "order").choices(["reward", "length", "index"]).default("index"))
     .option("--eval", "an evaluation's samples")
     .option("--limit <n>", "samples shown", whole, 20)
     .option("--dir <directory>", "where runs lie", outputsDirectory)
     .option("--json", "one JSON object a line")
+    .addHelpText("after", "\nExamples:\n  slime samples outputs/sort-1 --sort reward\n  slime samples sort-1 --eval --step 50 --limit 5")
     .action(async (run: string, options: SamplesOptions) => {
       const root = await findRun(run, options.dir);
       const record = await readRunRecord(runPaths(root).runJson);
       const samples = await readSamples(
         runPaths(root, record?.config.save ?? null).samples,
         options.eval === true ? "eval" : "rollout",
-        options.step,
+        options.step ?? null,
         options.sort,
       );
       const shown = samples.slice(0, options.limit);

@@ -38,11 +38,15 @@ export function statusLines(status: StatusView, nowMs: number): readonly string[
   const jobName = namesOfJobs(status);
   const gpus = gpuLines(status, jobName);
   if (gpus.length > 0) lines.push("", "GPUs", ...indent(gpus));
-  lines.push("", ...section("Actors", actorLines(status.actors, jobName), hiddenOf(status.actors.filter(isDead).length, "dead")));
+  const actors = shownActors(status);
+  lines.push("", ...section("Actors", actorLines(actors, jobName), hiddenOf(status.actors.length - actors.length, "dead")));
   lines.push("", ...section("Placement groups", groupLines(status, jobName)));
   const ended = status.jobs.filter(jobIsOver);
   const shown = status.jobs.filter((job) => !jobIsOver(job) || ended.indexOf(job) >= ended.length - endedShownMax);
-  lines.push("", ...section("Jobs", shown.length === 0 ? [] : jobLines(shown, nowMs), hiddenOf(ended.length, "ended")));
+  lines.push(
+    "",
+    ...section("Jobs", shown.length === 0 ? [] : jobLines(shown, nowMs), hiddenOf(status.jobs.length - shown.length, "ended")),
+  );
   if (status.actors.length > 0) lines.push("", `what an actor printed: ${typedCommand("slime", process.env)} logs ACTOR`);
   return lines;
 }
@@ -109,18 +113,23 @@ function holderText(holder: string, status: StatusView, jobName: JobName): strin
 
 const isDead = (actor: ActorView): boolean => actor.state === "DEAD";
 
-/** ` 7 dead ones are not shown (--json has them)`. */
-function hiddenOf(ended: number, word: string): string {
-  return ended <= endedShownMax ? "" : `, ${ended - endedShownMax} older ${word} not shown (--json has them)`;
+/** Actors that live, and of the dead the last few that did not simply end with their job. */
+function shownActors({ actors }: StatusView): readonly ActorView[] {
+  const wentWrong = (actor: ActorView) => actor.death !== null && !["KILLED", "JOB_ENDED"].includes(actor.death.reason);
+  return [
+    ...actors.filter((actor) => !isDead(actor)),
+    ...actors.filter((actor) => isDead(actor) && wentWrong(actor)).slice(-endedShownMax),
+  ];
 }
 
+/** `; 7 more dead: --json`. */
+const hiddenOf = (count: number, word: string): string => (count === 0 ? "" : `; ${count} more ${word}: --json`);
+
 function actorLines(actors: readonly ActorView[], jobName: JobName): readonly string[] {
-  const live = actors.filter((actor) => !isDead(actor));
-  const dead = actors.filter(isDead).slice(-endedShownMax);
-  if (live.length + dead.length === 0) return [];
+  if (actors.length === 0) return [];
   return textTable(
     ["actor", "class", "job", "state", "node", "pid", "gpu", "does or waits for"],
-    [...live, ...dead].map((actor) => [
+    actors.map((actor) => [
       actor.name || actor.actor_id,
       actor.class_name,
       jobName(actor.job_id),
@@ -164,7 +173,7 @@ function groupLines(status: StatusView, jobName: JobName): readonly string[] {
 }
 
 function section(title: string, lines: readonly string[], more = ""): readonly string[] {
-  return lines.length === 0 ? [`${title}: none`] : [`${title} (${lines.length - 1}${more})`, ...indent(lines)];
+  return lines.length === 0 ? [`${title}: none${more}`] : [`${title} (${lines.length - 1}${more})`, ...indent(lines)];
 }
 
 const indent = (lines: readonly string[]): readonly string[] => lines.map((line) => `  ${line}`);

@@ -6,6 +6,7 @@ import { isWaiting } from "../state/head-state.js";
 import type { ActorRecord } from "../state/records.js";
 import { actorDies, noDeath } from "./actors.js";
 import { actorTitle, groupTitle, placedBundle } from "./cluster-view.js";
+import { wayOut } from "./describe.js";
 import { failureBytes, type Turn } from "./turn.js";
 
 /** Finds a place for an actor that has none, and starts its next incarnation there; or says what it waits for. */
@@ -31,7 +32,7 @@ export function placeWaitingActor(turn: Turn, actorId: string, view: ClusterView
           turn,
           actor,
           creationDeath(turn, `it can never be placed: ${plan.reasons.join("; ")}`),
-          infeasibleFailure(actor, plan.reasons),
+          infeasibleFailure(turn, actor, plan.reasons),
         );
       return false;
     case "removed":
@@ -137,9 +138,8 @@ function creationDeath(turn: Turn, message: string): Death {
   return { reason: "CREATION_FAILED", message, ...noDeath, nodeId: "", atMs: turn.wallMs };
 }
 
-function infeasibleFailure(actor: ActorRecord, reasons: readonly string[]): Buffer {
+function infeasibleFailure(turn: Turn, actor: ActorRecord, reasons: readonly string[]): Buffer {
   const wanted = `${actorTitle(actor)}${actor.spec.resources[gpuResource] === undefined ? "" : " with GPU"}`;
-  return failureBytes(
-    new SlimeError("placement.infeasible", `${actorTitle(actor)} can never be placed: ${reasons.join("; ")}`, { wanted, reasons }),
-  );
+  const message = `${actorTitle(actor)} can never be placed: ${reasons.join("; ")}; ${wayOut(turn.state, actor.spec.resources)}`;
+  return failureBytes(new SlimeError("placement.infeasible", message, { wanted, reasons }));
 }

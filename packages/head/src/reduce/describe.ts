@@ -1,5 +1,5 @@
 import type { ActorInfo, NodeInfo, PlacementGroupInfo } from "@slime/rpc/control";
-import { compareNodes, sumResources } from "@slime/scheduler";
+import { compareNodes, gpuResource, type Resources, sumResources } from "@slime/scheduler";
 import type { HeadState } from "../state/head-state.js";
 import type { ActorRecord, GroupRecord, NodeRecord } from "../state/records.js";
 import { clusterView } from "./cluster-view.js";
@@ -57,4 +57,10 @@ function nodeInfo(node: NodeRecord, free: Readonly<Record<string, number>>): Nod
     nodeSocket: node.nodeSocket,
     bootId: node.bootId,
   };
+}
+
+/** What to do about a wish that no cluster of these nodes could hold. */
+export function wayOut(state: HeadState, wanted: Resources): string {
+  const gpus = (wanted[gpuResource] ?? 0) > 0 ? " (--num-gpus N declares virtual GPUs where there are none)" : "";
+  return `join a machine that has it with \`slime-worker join ${state.address}\`${gpus}, or ask for less`;
 }

@@ -11,6 +11,7 @@ import { groupWaits } from "../state/head-state.js";
 import { type GroupRecord, jobEnded } from "../state/records.js";
 import { endActor } from "./actors.js";
 import { groupTitle, nodesOf, placedBundle, plannedBundle } from "./cluster-view.js";
+import { wayOut } from "./describe.js";
 import { failureBytes, notFound, type Turn } from "./turn.js";
 
 /** Idempotent by id. @throws SlimeError `config.invalid`, `not_found`, `conflict`. */
@@ -85,11 +86,10 @@ function wait(turn: Turn, group: GroupRecord, reasons: readonly string[]): void 
 }
 
 function fail(turn: Turn, group: GroupRecord, reasons: readonly string[]): void {
-  const wanted = `${group.strategy} of ${group.bundles.length} bundles, ${formatResources(sumResources(group.bundles))} in all`;
-  const failure = new SlimeError("placement.infeasible", `${groupTitle(group)} can never be placed (${wanted}): ${reasons.join("; ")}`, {
-    wanted,
-    reasons,
-  });
+  const sum = sumResources(group.bundles);
+  const wanted = `${group.strategy} of ${group.bundles.length} bundles, ${formatResources(sum)} in all`;
+  const message = `${groupTitle(group)} can never be placed (${wanted}): ${reasons.join("; ")}; ${wayOut(turn.state, sum)}`;
+  const failure = new SlimeError("placement.infeasible", message, { wanted, reasons });
   turn.putGroup({ ...group, state: "INFEASIBLE", waiting: reasons, failure: failureBytes(failure) });
   turn.placeAgain = true; // actors that wait for it fail with it
   turn.event("placement_group.infeasible", { placementGroupId: group.placementGroupId, jobId: group.jobId, name: group.name, reasons });
