@@ -39,7 +39,7 @@ describe("a request", () => {
     await w.add("a");
     await w.add("b");
     const { done, events } = w.ask("r");
-    w.sent[0]?.sink.begin(200, []);
+    w.sent[0]?.sink.begin(200, [], null);
     w.sent[0]?.sink.cut("reset");
     w.sent[0]?.settle({ kind: "cut", reason: "reset" });
     expect(await done).toBe("served");
@@ -83,7 +83,7 @@ describe("a request", () => {
     await w.add("a");
     const waiting = w.ask("1");
     const streaming = w.ask("2");
-    w.sent[1]?.sink.begin(200, []);
+    w.sent[1]?.sink.begin(200, [], null);
     w.alive.delete("http://a");
     await w.add("b");
     await w.dispatcher.probe("a");

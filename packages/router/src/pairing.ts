@@ -36,5 +36,5 @@ export function withBootstrap(body: Buffer, prefillUrl: string, bootstrapPort: n
 
 /** Uniform in [0, 2^62): a signed 64-bit number, and SGLang may add small numbers to it. */
 function room(random: Random): bigint {
-  return new DataView(random.bytes(8).slice().buffer).getBigUint64(0) >> 2n;
+  return new DataView(new Uint8Array(random.bytes(8)).buffer).getBigUint64(0) >> 2n;
 }

@@ -4,18 +4,30 @@ export const blockBytes = 128;
 /**
  * Hashes of a prompt's prefixes, one per block and one for what is left over, each over all bytes before it: two prompts share the nodes of
  * their common blocks. 52 bits, so that a clash between a million nodes has a chance of one in ten thousand; it would cost a cache miss.
+ * Words are mixed as MurmurHash3 does it.
  */
 export function prefixHashes(prompt: Uint8Array): readonly number[] {
   const out: number[] = [];
+  const words = new DataView(prompt.buffer, prompt.byteOffset, prompt.byteLength);
   let low = 0x811c9dc5;
   let high = 0x9747b28c;
-  for (let i = 0; i < prompt.length; i++) {
-    const byte = prompt[i] ?? 0;
-    low = Math.imul(low ^ byte, 0x01000193);
-    high = Math.imul(high ^ byte, 0x85ebca6b);
-    high ^= high >>> 15;
-    if ((i + 1) % blockBytes === 0 || i + 1 === prompt.length) out.push((low >>> 0) + (high & 0xfffff) * 0x1_0000_0000);
+  const take = (word: number) => {
+    let mixed = Math.imul(word, 0xcc9e2d51);
+    mixed = Math.imul((mixed << 15) | (mixed >>> 17), 0x1b873593);
+    low ^= mixed;
+    low = (Math.imul((low << 13) | (low >>> 19), 5) + 0xe6546b64) | 0;
+    high ^= mixed;
+    high = (Math.imul((high << 17) | (high >>> 15), 9) + 0x561ccd1b) | 0;
+  };
+  const node = () => (low >>> 0) + (high & 0xfffff) * 0x1_0000_0000;
+  const wholeEnd = prompt.length - (prompt.length % blockBytes);
+  for (let at = 0; at < wholeEnd; at += 4) {
+    take(words.getUint32(at, true));
+    if ((at + 4) % blockBytes === 0) out.push(node());
   }
+  if (wholeEnd === prompt.length) return out;
+  for (let at = wholeEnd; at < prompt.length; at++) take((prompt[at] ?? 0) + 256);
+  out.push(node());
   return out;
 }
 
