@@ -56,6 +56,7 @@ describe("requests", () => {
     ["a signed length", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: +5")],
     ["a negative length", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: -1")],
     ["a hex length", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: 0x5")],
+    ["a length and a tab", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5\t")],
     ["no length", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: ")],
     ["a length beyond all numbers", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: 9999999999999999999")],
     ["length and chunks", 400, lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Transfer-Encoding: chunked")],

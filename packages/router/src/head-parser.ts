@@ -155,6 +155,8 @@ function parseFields(text: string, at: number, of: "request" | "reply"): Fields 
     const lower = name.toLowerCase();
     switch (lower) {
       case "content-length":
+        // llhttp takes a tab before the number and none after it: none is taken here.
+        if (text.slice(colon, lineEnd).includes("\t")) return refused(400, "Content-Length is not a number");
         if (fields.length !== null) return refused(400, "Content-Length is given twice");
         if (!lengthForm.test(value)) return refused(400, "Content-Length is not a number");
         fields.length = Number(value);

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type { Worker } from "./fleet.js";
-import { writeAll } from "./socket-bytes.js";
+import { Outlet } from "./socket-bytes.js";
 import { SseTail } from "./sse-tail.js";
 import type { ReplySink } from "./transport.js";
 
@@ -30,14 +30,14 @@ export class ReplyWriter implements ReplySink {
   #version: number | null = null;
   #framing: Framing = "none";
   #tail: SseTail | null = null;
-  #out: (string | Buffer)[] = [];
+  readonly #out: Outlet;
   #begun = false;
   #ended = false;
   #onDrain: (() => void) | null = null;
-  readonly #flush = () => this.#flushNow();
 
   constructor(socket: Socket, shape: ReplyShape, requestId: string, over: (reusable: boolean) => void) {
     this.#socket = socket;
+    this.#out = new Outlet(socket);
     this.#shape = shape;
     this.requestId = requestId;
     this.#over = over;
@@ -87,7 +87,7 @@ export class ReplyWriter implements ReplySink {
     if (this.#ended) return;
     if (this.#tail === null || this.#framing === "length") {
       this.#ended = true;
-      this.#out = [];
+      this.#out.drop();
       // A reset, not an end: an answer without a length would look whole.
       this.#socket.resetAndDestroy();
       return this.#over(false);
@@ -117,7 +117,7 @@ export class ReplyWriter implements ReplySink {
   /** Nobody reads on. */
   gone(): void {
     this.#ended = true;
-    this.#out = [];
+    this.#out.drop();
     // U3 holds at the other end: whoever waits for a drain must not wait for ever.
     this.drained();
   }
@@ -144,20 +144,19 @@ export class ReplyWriter implements ReplySink {
   }
 
   #queue(piece: string | Buffer): void {
-    if (this.#out.push(piece) === 1) process.nextTick(this.#flush);
+    if (this.#out.isEmpty) process.nextTick(flush, this.#out);
+    if (typeof piece === "string") this.#out.text(piece);
+    else this.#out.bytes(piece, "lent");
   }
 
   #finish(): void {
     if (this.#framing === "chunked") this.#queue(lastChunk);
-    this.#flushNow();
+    this.#out.flush();
     this.#ended = true;
     this.#over(this.#shape.keepAlive && this.#framing !== "close");
   }
+}
 
-  #flushNow(): void {
-    const pieces = this.#out;
-    if (pieces.length === 0) return;
-    this.#out = [];
-    writeAll(this.#socket, pieces);
-  }
+function flush(out: Outlet): void {
+  out.flush();
 }

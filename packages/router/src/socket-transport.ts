@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "@slime/core";
 import { invariant } from "@slime/core";
 import type { ReplyHead } from "./head-parser.js";
+import type { Outlet } from "./socket-bytes.js";
 import { type Attempt, type AttemptOutcome, type ForwardRequest, type ReplySink, retryableStatuses, type Transport } from "./transport.js";
 import { UpstreamConnection, type UpstreamExchange } from "./upstream-connection.js";
 
@@ -169,12 +170,13 @@ class Exchange implements Attempt, UpstreamExchange {
     });
   }
 
-  bytes(): readonly (string | Buffer)[] {
+  write(out: Outlet): void {
     const { method, path, headers, body } = this.#request;
     let head = `${method} ${path} HTTP/1.1\r\nhost: ${this.#authority}\r\n`;
     for (let at = 0; at < headers.length; at += 2) head += `${headers[at] ?? ""}: ${headers[at + 1] ?? ""}\r\n`;
-    if (body !== null) return [`${head}content-length: ${body.length}\r\n\r\n`, body];
-    return [method === "GET" || method === "HEAD" ? `${head}\r\n` : `${head}content-length: 0\r\n\r\n`];
+    const bodiless = body === null && (method === "GET" || method === "HEAD");
+    out.text(bodiless ? `${head}\r\n` : `${head}content-length: ${body?.length ?? 0}\r\n\r\n`);
+    if (body !== null) out.bytes(body, "kept");
   }
 
   onSent(): void {
@@ -257,7 +259,7 @@ async function ask(
       begin: () => {},
       data: (chunk) => {
         bytes += chunk.length;
-        if (bytes <= probeBytesMax) chunks.push(chunk);
+        if (bytes <= probeBytesMax) chunks.push(Buffer.from(chunk));
         return true;
       },
       end: () => {},

@@ -4,7 +4,7 @@ const boundaryBytesMax = 3;
 
 /**
  * Passes server-sent events on whole: what follows the last blank line is held back until the next chunk.
- * So a stream that breaks within an event ends at an event's boundary, and an error event can follow. Holds `heldBytesMax` at most, then lets go.
+ * What it is given is lent; what it holds back are copies. So a stream that breaks within an event ends at an event's boundary, and an error event can follow. Holds `heldBytesMax` at most, then lets go.
  */
 export class SseTail {
   static readonly heldBytesMax = 16 << 20;
@@ -20,11 +20,11 @@ export class SseTail {
     const window = this.#edge.length === 0 ? chunk : Buffer.concat([this.#edge, chunk]);
     const end = Math.max(...boundaries.map((boundary) => endOfLast(window, boundary))) - this.#edge.length;
     if (end <= 0) {
-      this.#hold([...this.#held, chunk], window);
+      this.#hold([...this.#held, Buffer.from(chunk)], window);
       return this.#heldBytes > SseTail.heldBytesMax ? this.rest() : Buffer.alloc(0);
     }
     const out = Buffer.concat([...this.#held, chunk.subarray(0, end)]);
-    const left = chunk.subarray(end);
+    const left = Buffer.from(chunk.subarray(end));
     this.#hold(left.length === 0 ? [] : [left], left);
     return out;
   }
@@ -39,7 +39,7 @@ export class SseTail {
   #hold(held: Buffer[], last: Buffer): void {
     this.#held = held;
     this.#heldBytes = held.reduce((sum, { length }) => sum + length, 0);
-    this.#edge = last.subarray(Math.max(0, last.length - boundaryBytesMax + 1));
+    this.#edge = Buffer.from(last.subarray(Math.max(0, last.length - boundaryBytesMax + 1)));
   }
 }
 

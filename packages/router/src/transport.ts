@@ -13,7 +13,7 @@ export interface ForwardRequest {
 export interface ReplySink {
   /** Status and headers (pairs as above); `length`: the body's bytes as announced, null when they were not. */
   readonly begin: (status: number, headers: readonly string[], length: number | null) => void;
-  /** False asks for a pause until `resume` is called. */
+  /** The chunk is lent until the call returns: what is kept must be copied. False asks for a pause until `resume` is called. */
   readonly data: (chunk: Buffer, resume: () => void) => boolean;
   readonly end: () => void;
   /** The engine broke after the first byte. */

@@ -1,16 +1,16 @@
 import { connect, type Socket } from "node:net";
 import { ChunkedDecoder } from "./chunked.js";
 import { type BodyLength, headEnd, parseReplyHead, type ReplyHead } from "./head-parser.js";
-import { writeAll } from "./socket-bytes.js";
+import { Outlet } from "./socket-bytes.js";
 
 /** What happens to the one request a connection carries. U1: `onHead` at most once, before `onData`; after `onEnd` or `onBroken` nothing. */
 export interface UpstreamExchange {
   readonly isHead: boolean;
-  /** The bytes to send: head and body. */
-  readonly bytes: () => readonly (string | Buffer)[];
+  /** Writes head and body. */
+  readonly write: (out: Outlet) => void;
   readonly onSent: () => void;
   readonly onHead: (head: ReplyHead) => void;
-  /** False asks for a pause until `resume`. */
+  /** The payload is lent until the call returns. False asks for a pause until `resume`. */
   readonly onData: (payload: Buffer) => boolean;
   readonly onEnd: () => void;
   /** @param connected false: no connection came about. */
@@ -23,6 +23,12 @@ export interface UpstreamOwner {
   readonly onIdle: (connection: UpstreamConnection) => void;
   readonly onClosed: (connection: UpstreamConnection) => void;
 }
+
+/**
+ * All connections read into the same bytes, one after another, and every read is used up before the next: a buffer per read would be 64 KiB
+ * of garbage per answer, which costs more than copying the answer once.
+ */
+const readBytes = Buffer.allocUnsafeSlow(128 << 10);
 
 type Phase = "connecting" | "idle" | "waiting" | "answering" | "closed";
 
@@ -49,10 +55,16 @@ export class UpstreamConnection {
 
   constructor(address: { readonly host: string; readonly port: number }, owner: UpstreamOwner) {
     this.#owner = owner;
-    const socket = connect({ ...address, noDelay: true });
+    const onread = {
+      buffer: readBytes,
+      callback: (length: number) => {
+        this.#take(readBytes.subarray(0, length));
+        return true;
+      },
+    };
+    const socket = connect({ ...address, noDelay: true, onread });
     this.#socket = socket;
     socket.on("connect", () => this.#connected());
-    socket.on("data", (chunk: Buffer) => this.#take(chunk));
     socket.on("end", () => this.#ended());
     socket.on("error", (error) => this.#close(reasonOf(error)));
     socket.on("close", () => this.#close("the engine closed the connection"));
@@ -91,7 +103,9 @@ export class UpstreamConnection {
   }
 
   #write(exchange: UpstreamExchange): void {
-    writeAll(this.#socket, exchange.bytes());
+    const out = new Outlet(this.#socket);
+    exchange.write(out);
+    out.flush();
     exchange.onSent();
   }
 
@@ -108,7 +122,7 @@ export class UpstreamConnection {
     for (;;) {
       const end = headEnd(bytes, searched);
       if (end === -1) {
-        this.#partial = bytes;
+        this.#partial = Buffer.from(bytes);
         return;
       }
       const head = typeof end === "number" ? parseReplyHead(bytes.toString("latin1", 0, end), this.#exchange?.isHead === true) : end;
