@@ -2,6 +2,7 @@ import { systemClock } from "@slime/core";
 import { type Derived, derive, loopLength, type RunConfig, type RunMode } from "@slime/rl-config";
 import { type EngineProcess, type Layout, pauseMode, runLayout } from "@slime/training";
 import type { Command } from "commander";
+import { checkServerSettings } from "../run/server-settings.js";
 import { openTrainingSource } from "../run-data.js";
 import { readRunFlags, runFlagsCommand } from "../run-flags.js";
 import { checkRunReward } from "../run-reward.js";
@@ -13,6 +14,8 @@ export function register(program: Command): void {
     .action(async (words: string[], options: { readonly async?: true }) => {
       const mode: RunMode = options.async === true ? "async" : "sync";
       const { config } = readRunFlags(mode, words);
+      const layout = runLayout(config, derive(config));
+      if (config.rolloutBackend === "sglang" && layout.engines.length > 0) await checkServerSettings(config, layout);
       await checkRunReward(config, systemClock);
       const source = await openTrainingSource(config);
       const prompts = source.size;
