@@ -22,6 +22,8 @@ export {
   type UpdateGroup,
   type WeightsCheck,
 } from "./http-server-engine-adapter.js";
+export { type RouterRequest, routerArgs } from "./router-args.js";
+export { type RunningSglangRouter, type SglangRouterOptions, type StartSglangRouterParts, startSglangRouter } from "./router-process.js";
 export {
   type ArgField,
   type ArgTable,
@@ -40,6 +42,7 @@ export {
   type ServerSpec,
   serverCommand,
 } from "./server-command.js";
+export { type SglangRouterParts, sglangRouter } from "./sglang-router.js";
 export { type RunningServer, type StartServerParts, startServer, startSilenceMsDefault } from "./start-server.js";
 export { type HealthWatch, type WatchHealthParts, watchHealth } from "./watch-health.js";
 export { startWeightHelper, type WeightHelperOptions } from "./weight-helper.js";

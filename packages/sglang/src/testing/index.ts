@@ -1,5 +1,6 @@
 export { doubleHelper } from "./double-helper.js";
 export { decodeDouble, doubleVocabulary, encodeDouble } from "./double-model.js";
+export { freePort } from "./free-port.js";
 export {
   type LethalCase,
   type LethalEffect,
@@ -10,5 +11,6 @@ export {
   rawCall,
   transposedCopy,
 } from "./lethal-cases.js";
+export { type RouterDouble, type RouterDoubleOptions, routerDouble } from "./router-double.js";
 export { SglangDouble, type SglangDoubleOptions } from "./sglang-double.js";
 export { type TinyExport, tinyShapes, tinyWeights, writeTinyCheckpoint, writeTinyExport } from "./tiny-checkpoint.js";
