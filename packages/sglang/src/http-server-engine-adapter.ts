@@ -11,8 +11,8 @@ import type {
 import { type Clock, type Logger, SlimeError } from "@slime/core";
 import { HttpEngine, refusalText, replyJson } from "@slime/router";
 import { requireFeature, type ServerCapabilities } from "./capabilities.js";
-import { EngineControl } from "./engine-control.js";
-import { type EngineState, type MemoryTag, memoryTags } from "./engine-state.js";
+import { type ControlResult, EngineControl } from "./engine-control.js";
+import { type ControlCall, type EngineState, type MemoryTag, memoryTags } from "./engine-state.js";
 import { checkRequest, type RequestBounds } from "./request-check.js";
 import { WeightCrossings } from "./weight-crossings.js";
 import type { WeightHelper } from "./weight-helper-port.js";
@@ -175,16 +175,8 @@ export class HttpServerEngineAdapter implements Engine {
     const { version } = update;
     const call = { kind: "update", flush: false, parts: this.#updater.partsOf(update) } as const;
     const { clock, log } = this.#options;
-    const [state, from] = [this.state, clock.nowMs()];
-    const pause = state.kind === "live" ? state.pause : null;
-    await this.#control.run(call, async () => {
-      this.#crossings.begin(pause, version);
-      try {
-        return await this.#updater.load(update);
-      } finally {
-        this.#crossings.end(pause);
-      }
-    });
+    const from = clock.nowMs();
+    await this.#crossing(call, version, () => this.#updater.load(update));
     log.info("engine.updated", { url: this.url, version, parts: call.parts, ms: Math.round(clock.nowMs() - from) });
     // A stock server sums what it holds under names and in a way of its own: nothing to compare with.
     return { version: String(version), checksum: null };
@@ -221,7 +213,10 @@ export class HttpServerEngineAdapter implements Engine {
     await this.#control.post({ kind: "join-group", group: name }, "/init_weights_update_group", body, this.#limits.updateTimeoutMs);
   }
 
-  /** Receives tensors that rank 0 of the group broadcasts in this order. @throws `engine.state` for a group that was not joined. */
+  /**
+   * Receives tensors that rank 0 of the group broadcasts in this order, once this was accepted; the last part of a push names its version.
+   * @throws `engine.state` for a group that was not joined, or while running; `weights.mismatch` when the server says no.
+   */
   async updateFromGroup(
     group: string,
     tensors: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[],
@@ -236,7 +231,7 @@ export class HttpServerEngineAdapter implements Engine {
       ...(version === null ? {} : { weight_version: String(version) }),
     };
     const call = { kind: "update-from-group", group, flush: false } as const;
-    await this.#control.post(call, "/update_weights_from_distributed", body, this.#limits.updateTimeoutMs);
+    await this.#crossing(call, version ?? 0, () => this.#updater.loadFromGroup(body, version ?? 0));
   }
 
   async leaveUpdateGroup(group: string): Promise<void> {
@@ -246,6 +241,19 @@ export class HttpServerEngineAdapter implements Engine {
 
   async close(): Promise<void> {
     await Promise.all([this.#http.close(), this.#control.close(), this.#updater.close()]);
+  }
+
+  /** A control call that changes the weights, on our record of what requests may have crossed. */
+  async #crossing(call: ControlCall, version: number, work: () => Promise<ControlResult<void>>): Promise<void> {
+    const pause = this.state.kind === "live" ? this.state.pause : null;
+    await this.#control.run(call, async () => {
+      this.#crossings.begin(pause, version);
+      try {
+        return await work();
+      } finally {
+        this.#crossings.end(pause);
+      }
+    });
   }
 
   /** Waiting for these to end is in vain. */

@@ -22,7 +22,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-async function stage(version: "0.5.15" | "0.5.17" | "0.5.23"): Promise<LethalStage & { readonly double: SglangDouble }> {
+async function stage(version: "0.5.15" | "0.5.23"): Promise<LethalStage & { readonly double: SglangDouble }> {
   const root = await mkdtemp(join(tmpdir(), "lethal-"));
   const modelPath = await writeTinyCheckpoint(join(root, "model"), tinyWeights(1));
   const double = await SglangDouble.start({ modelPath, version, memorySaver: true, contextLength: 512, stepMs: 2 });
@@ -54,7 +54,7 @@ async function stage(version: "0.5.15" | "0.5.17" | "0.5.23"): Promise<LethalSta
   };
 }
 
-describe.each(["0.5.15", "0.5.17", "0.5.23"] as const)("a server %s", (version) => {
+describe.each(["0.5.15", "0.5.23"] as const)("a server %s", (version) => {
   for (const { name, effect, raw, adapted, codes } of lethalCases) {
     it(`${name}: raw, it ${effect(version)}`, async () => {
       const on = await stage(version);

@@ -157,6 +157,26 @@ describe("a push that goes wrong leaves nobody waiting", () => {
     expect(adapter.state).toMatchObject({ kind: "live", busy: null });
   });
 
+  it("weights that a group broadcasts come in a session where there are any; a refusal may have torn them", async () => {
+    for (const version of ["0.5.15", "0.5.23"] as const) {
+      const { adapter, double } = await stage({ version });
+      const group = { name: "g", masterAddress: "127.0.0.1", masterPort: 1, rankOffset: 1, worldSize: 2, backend: "gloo" } as const;
+      const tensors = [{ name: "model.norm.weight", dtype: "float32", shape: [8] }];
+      await adapter.joinUpdateGroup(group);
+      await adapter.pause("retract");
+      await adapter.updateFromGroup("g", tensors, 4);
+      expect([double.weightVersion, double.sessionOpen]).toEqual(["4", false]);
+      await adapter.leaveUpdateGroup("g");
+      await expect(adapter.updateFromGroup("g", tensors, 5)).rejects.toMatchObject({ code: "engine.state" });
+      if (version === "0.5.15") continue;
+      await adapter.joinUpdateGroup(group);
+      double.groups.clear();
+      await expect(adapter.updateFromGroup("g", tensors, 5)).rejects.toMatchObject({ code: "weights.mismatch" });
+      expect(adapter.state).toMatchObject({ weights: "torn" });
+      expect(double.sessionOpen).toBe(false);
+    }
+  });
+
   it("what is missing is named", async () => {
     const { adapter, double } = await stage({ info: { dp_size: 2 } });
     await expect(adapter.updateWeights({ version: 1, source: { kind: "directory", path: double.modelPath } })).rejects.toMatchObject({

@@ -125,15 +125,31 @@ export class WeightUpdater {
   }
 
   async #byTensor(version: number, source: SharedWeights): Promise<void> {
-    const { capabilities, control } = this.#parts;
-    if (!capabilities.sessions) return this.#post(version, source);
+    await this.#inSession(version, () => this.#post(version, source));
+  }
+
+  /** Loads what rank 0 of a group broadcasts. It runs within the control call `update-from-group`. A refusal may come with half of it loaded. */
+  async loadFromGroup(body: Readonly<Record<string, unknown>>, version: number): Promise<ControlResult<void>> {
+    const { control, updateTimeoutMs } = this.#parts;
+    await this.#inSession(version, async () => {
+      await control.send("/update_weights_from_distributed", body, updateTimeoutMs).catch((error: unknown) => {
+        throw this.#refusal(version, error, "torn");
+      });
+    });
+    return { end: "done", value: undefined };
+  }
+
+  /** Newer servers take tensors only between a begin and an end. */
+  async #inSession(version: number, work: () => Promise<void>): Promise<void> {
+    const { capabilities, control, updateTimeoutMs } = this.#parts;
+    if (!capabilities.sessions) return work();
     await this.#session("/begin_weight_update", { selector: "all" }, version, "unchanged");
     try {
-      await this.#post(version, source);
+      await work();
     } catch (error) {
       // A session left open would refuse the next push; whoever did not answer will not answer this either.
       if (!(error instanceof ControlFailure && error.end === "lost"))
-        await control.send("/end_weight_update", {}, this.#parts.updateTimeoutMs).catch((late: unknown) => {
+        await control.send("/end_weight_update", {}, updateTimeoutMs).catch((late: unknown) => {
           if (late instanceof ControlFailure && late.end === "lost") throw late;
         });
       throw error;

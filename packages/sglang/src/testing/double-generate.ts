@@ -1,6 +1,7 @@
 import type { ServerResponse } from "node:http";
 import { encodeDouble } from "./double-model.js";
-import { type DoubleCall, type Json, objectOf, sendInvalid, sendJson } from "./double-routes.js";
+import { type Json, objectOf, sendInvalid, sendJson } from "./double-replies.js";
+import type { DoubleCall } from "./double-routes.js";
 import { type DoubleJob, jobSpans } from "./double-scheduler.js";
 import type { SglangDouble } from "./sglang-double.js";
 

@@ -3,7 +3,17 @@ import type { PauseMode } from "@slime/backend";
 import { sleep } from "@slime/core";
 import { type MemoryTag, memoryTags } from "../engine-state.js";
 import { generateRoute } from "./double-generate.js";
-import { type DoublePayload, directoryTensors } from "./double-weights.js";
+import { type Json, objectOf, sendInvalid, sendJson, sendText } from "./double-replies.js";
+import {
+  closeSession,
+  joinGroup,
+  leaveGroup,
+  openSession,
+  renameVersion,
+  updateFromDisk,
+  updateFromGroup,
+  updateFromTensor,
+} from "./double-weight-routes.js";
 import type { SglangDouble } from "./sglang-double.js";
 
 export interface DoubleCall {
@@ -15,31 +25,6 @@ export interface DoubleCall {
 export interface DoubleRoute {
   readonly methods: readonly string[];
   readonly answer: (call: DoubleCall) => Promise<void>;
-}
-
-export type Json = Readonly<Record<string, unknown>>;
-
-export function sendJson(response: ServerResponse, status: number, value: unknown): void {
-  if (!response.destroyed) response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
-}
-
-export function sendText(response: ServerResponse, status: number, text: string): void {
-  if (!response.destroyed) response.writeHead(status, { "content-type": "text/plain; charset=utf-8" }).end(text);
-}
-
-/** As FastAPI refuses a body that does not fit. */
-export function sendInvalid(response: ServerResponse, message: string): void {
-  sendJson(response, 400, { object: "error", message: `1 validation error: ${message}`, type: "Bad Request", param: null, code: 400 });
-}
-
-/** A body's object; null: it is none. */
-export function objectOf(text: string): Json | null {
-  try {
-    const value: unknown = JSON.parse(text === "" ? "{}" : text);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : null;
-  } catch {
-    return null;
-  }
 }
 
 /** The routes of an SGLang server by path. */
@@ -175,106 +160,6 @@ async function flushCache(double: SglangDouble, { query, response }: DoubleCall)
   if (!scheduler.idle && seconds > 0) await Promise.race([scheduler.whenIdle(), sleep(clock, seconds * 1_000)]);
   if (scheduler.idle || (newer && scheduler.pause === "retract")) return sendText(response, 200, "Cache flushed.\n");
   sendText(response, 400, seconds > 0 ? "Timed out waiting for idle state." : "Flush cache failed.");
-}
-
-async function openSession(double: SglangDouble, response: ServerResponse): Promise<void> {
-  await double.scheduler.exclusive(() => {
-    if (double.sessionOpen) return sendJson(response, 400, { success: false, message: "a weight-update session is already open" });
-    double.sessionOpen = true;
-    sendJson(response, 200, { success: true, message: "Success" });
-  });
-}
-
-async function closeSession(double: SglangDouble, response: ServerResponse): Promise<void> {
-  await double.scheduler.exclusive(() => {
-    if (!double.sessionOpen) return sendJson(response, 400, { success: false, message: "no weight-update session is open" });
-    double.sessionOpen = false;
-    sendJson(response, 200, { success: true, message: "Success" });
-  });
-}
-
-/** What follows every update: a flush unless told otherwise, which older servers must not fail; then the version. */
-function updated(double: SglangDouble, body: Json, response: ServerResponse, more: Json = {}): void {
-  if (body["flush_cache"] !== false && !double.scheduler.idle) {
-    if (!double.newer) return double.die("AssertionError: Cache flush failed after updating weights");
-    return sendJson(response, 400, { success: false, message: "Weights were updated, but the cache was not flushed", ...more });
-  }
-  rename(double, body["weight_version"]);
-  sendJson(response, 200, { success: true, message: "Success", ...more });
-}
-
-function rename(double: SglangDouble, version: unknown): void {
-  if (typeof version !== "string" || version === double.weightVersion) return;
-  double.scheduler.versionChanged(double.weightVersion);
-  double.weightVersion = version;
-}
-
-async function updateFromDisk(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
-  const path = String(body["model_path"]);
-  const tensors = await directoryTensors(path).catch(() => null);
-  await double.scheduler.exclusive(() => {
-    if (tensors === null)
-      return sendJson(response, 400, {
-        success: false,
-        message: "Failed to get weights iterator: Repo id must use alphanumeric chars",
-        num_paused_requests: 0,
-      });
-    if (double.released.has("weights")) return double.die("Pointer argument cannot be accessed: weights are released");
-    const wrong = double.weights.put(tensors);
-    if (wrong !== null) return double.die(`AssertionError: Attempted to load weight ${wrong} of another shape`);
-    double.modelPath = path;
-    updated(double, body, response, { num_paused_requests: 0 });
-  });
-}
-
-async function updateFromTensor(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
-  const payloads = body["serialized_named_tensors"];
-  const [first] = Array.isArray(payloads) ? (payloads as readonly unknown[]) : [];
-  const payload = typeof first === "string" ? objectOf(Buffer.from(first, "base64").toString("utf8")) : null;
-  if (payload === null) return sendInvalid(response, "serialized_named_tensors: invalid base64");
-  await double.scheduler.exclusive(() => {
-    if (double.newer && !double.sessionOpen)
-      return sendJson(response, 400, {
-        success: false,
-        message: "update_weights_from_tensor must run between begin_weight_update() and end_weight_update()",
-      });
-    if (double.released.has("weights")) return double.die("Pointer argument cannot be accessed: weights are released");
-    const wrong = double.weights.put((payload as unknown as DoublePayload).tensors);
-    if (wrong !== null) return double.die(`AssertionError: param ${wrong} has another shape`);
-    updated(double, body, response);
-  });
-}
-
-async function updateFromGroup(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
-  const group = String(body["group_name"]);
-  await double.scheduler.exclusive(() => {
-    if (double.newer && !double.sessionOpen)
-      return sendJson(response, 400, {
-        success: false,
-        message: "update_weights_from_distributed must run between begin_weight_update() and end_weight_update()",
-      });
-    if (!double.groups.has(group)) {
-      if (!double.newer) return double.die(`AssertionError: Group ${group} not in []`);
-      return sendJson(response, 400, { success: false, message: `Failed to receive weights: Group ${group} not in []` });
-    }
-    updated(double, body, response);
-  });
-}
-
-function joinGroup({ groups }: SglangDouble, body: Json, response: ServerResponse): void {
-  groups.add(String(body["group_name"]));
-  sendJson(response, 200, { success: true, message: "Succeeded to initialize custom process group." });
-}
-
-function leaveGroup({ groups }: SglangDouble, body: Json, response: ServerResponse): void {
-  const there = groups.delete(String(body["group_name"]));
-  sendJson(response, there ? 200 : 400, { success: there, message: there ? "Succeeded" : "The group to be destroyed does not exist." });
-}
-
-function renameVersion(double: SglangDouble, body: Json, response: ServerResponse): void {
-  if (body["abort_all_requests"] !== false) double.scheduler.abort(null);
-  rename(double, body["new_version"]);
-  sendJson(response, 200, { success: true, message: "Weight version updated", new_version: body["new_version"] });
 }
 
 async function release(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
