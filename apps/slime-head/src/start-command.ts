@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { systemClock, systemRandom } from "@slime/core";
 import { startHead } from "@slime/head";
-import { acquireLock, detectPlatform, privateDirectory, runDaemon } from "@slime/platform";
+import { acquireLock, detectPlatform, privateDirectory, runDaemon, typedCommand } from "@slime/platform";
 import { pinoLogger } from "@slime/telemetry";
 import { removeHeadFile, writeHeadFile } from "./head-file.js";
 import { resolveHead, stateDirectoryOf } from "./head-options.js";
@@ -63,18 +63,20 @@ export async function startCommand(
 }
 
 function banner(clusterId: string, epoch: number, address: string, httpAddress: string, stateDirectory: string): string {
-  // Commands that would reach another head without it are shown with it.
-  const at = httpAddress === "127.0.0.1:8265" ? "" : ` --address http://${httpAddress}`;
-  const home = stateDirectory === stateDirectoryOf(undefined, process.env) ? "" : ` --state-dir ${stateDirectory}`;
+  // The usual state directory is where commands look for a head's address; commands that would reach another head are shown with it.
+  const usual = stateDirectory === stateDirectoryOf(undefined, process.env);
+  const at = usual || httpAddress === "127.0.0.1:8265" ? "" : ` --address http://${httpAddress}`;
+  const home = usual ? "" : ` --state-dir ${stateDirectory}`;
+  const typed = (name: string) => typedCommand(name, process.env);
   return `slime-head ${version}: ${clusterId} is ready${epoch > 1 ? ` again (life ${epoch}; state was kept)` : ""}
   control plane  ${address}
   jobs, state    http://${httpAddress}   (metrics: /metrics)
   state          ${stateDirectory}
 
 Next, in other terminals:
-  slime-worker join ${address} --num-gpus 1      (declares a virtual GPU; leave it out where there are real ones)
-  slime job submit${at} -- slime train --config examples/sort/run.yaml
-  slime status${at}
-Ctrl-C stops the cluster; so does \`slime-head stop${home}\`.
+  ${typed("slime-worker")} join ${address} --num-gpus 1      (declares a virtual GPU; leave it out where there are real ones)
+  ${typed("slime")} job submit${at} -- slime train --config examples/sort/run.yaml
+  ${typed("slime")} status${at}
+Ctrl-C stops the cluster; so does \`${typed("slime-head")} stop${home}\`.
 `;
 }

@@ -261,7 +261,8 @@ async function evaluate(context: RunContext, era: Era, rolloutId: number): Promi
       return { kind: "evaluated", era: era.number, rolloutId };
     } catch (error) {
       era.signal.throwIfAborted();
-      if (tries >= evalTriesMax) throw error;
+      // What the user's function cannot score now it cannot score in a second either.
+      if (tries >= evalTriesMax || SlimeError.is(error, "reward.failed")) throw error;
       ports.log.warn("eval.failed", { rolloutId, tries, reason: causeChain(error).join(": ") });
       await sleep(ports.clock, 1_000 * tries, era.signal);
     }

@@ -97,16 +97,16 @@ export function headClient(url: string): HeadClient {
 function noHead(url: string, error: unknown): string {
   if (error instanceof Error && error.name === "TimeoutError")
     return `the head at ${url} did not answer in time: it may be stopped or very busy`;
-  const code = codeBehind(error);
-  if (code === "UND_ERR_SOCKET" || code.startsWith("HPE_"))
+  if (speaksNoHttp(error))
     return `what listens at ${url} does not speak HTTP: that is the control plane's port, for workers (6380 by default); name the head's http address (port 8265 by default; \`slime-head status\` prints it) with --address`;
   return `no head answers at ${url}: start one with \`slime-head start\`, or name its http address with --address`;
 }
 
-/** The code of what `fetch` wraps: the system's, or the HTTP client's own (`UND_ERR_…`, `HPE_…` of its parser). */
-function codeBehind(error: unknown): string {
-  for (let at = error; at instanceof Error; at = at.cause) if ("code" in at && typeof at.code === "string") return at.code;
-  return "";
+/** True when the HTTP client, behind what `fetch` wraps it in, could make nothing of what it read, or was hung up on. */
+function speaksNoHttp(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause)
+    if (at.name === "HTTPParserError" || ("code" in at && at.code === "UND_ERR_SOCKET")) return true;
+  return false;
 }
 
 /** The failure that the head sent; anything else at this address is not a head. */

@@ -54,7 +54,7 @@ export function statusLines(status: StatusView, nowMs: number): readonly string[
 function nodeLines(nodes: readonly NodeView[]): readonly string[] {
   const present = nodes.filter((node) => node.state === "ALIVE" || node.state === "SUSPECT");
   const gone = nodes.filter((node) => !present.includes(node)).slice(-endedShownMax);
-  if (present.length + gone.length === 0) return ["none has joined: slime-worker join ADDRESS"];
+  if (present.length + gone.length === 0) return [`none has joined: ${typedCommand("slime-worker", process.env)} join ADDRESS`];
   return textTable(
     ["node", "state", "machine", "used"],
     [...present, ...gone].map((node) => [

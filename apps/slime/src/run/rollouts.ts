@@ -76,6 +76,8 @@ export function rolloutsOver(workers: readonly Worker[], parts: { readonly clock
       const bad = outcomes.find((outcome) => outcome.kind === "failed");
       if (bad !== undefined && bad.kind === "failed") {
         const name = `evaluation ${request.dataset}, prompt ${bad.instanceId}`;
+        if (bad.code === "reward.failed")
+          throw new SlimeError("reward.failed", `${name}: ${bad.message}`, { instanceId: bad.instanceId, reason: bad.message });
         throw new SlimeError("call.failed", `${name}: ${bad.message}`, { name: bad.code, where: name });
       }
       return { samples: outcomes.flatMap((outcome) => (outcome.kind === "finished" ? outcome.samples : [])) } satisfies EvalResult;
