@@ -2,7 +2,6 @@ import { SlimeError } from "@slime/core";
 import { describe, expect, it } from "vitest";
 import { derive } from "./derived.js";
 import { engineModels } from "./engine-groups.js";
-import { passThroughProblem } from "./pass-through.js";
 import { resolveConfig } from "./resolve.js";
 
 const base =
@@ -55,11 +54,6 @@ describe("settings that are handed on", () => {
 
   it.each([
     [
-      "one that slime computes",
-      `${sglang} --sglang-tp-size 2`,
-      "--sglang-tp-size is not yours to give: it follows from --rollout-num-gpus-per-engine (divided by --sglang-pp-size)",
-    ],
-    [
       "of a router that is not there",
       "--router-retry-max-retries 3",
       "--router-retry-max-retries is a setting of sglang_router: give --router-backend sglang_router, or leave it out",
@@ -68,11 +62,6 @@ describe("settings that are handed on", () => {
       "misspelt flags of our own",
       "--router-polcy random",
       "--router-polcy is a setting of sglang_router: give --router-backend sglang_router, or leave it out (or did you mean --router-policy?)",
-    ],
-    [
-      "the router's own",
-      "--router-backend sglang_router --router-port 3",
-      "--router-port is not yours to give: --sglang-router-port says it",
     ],
     [
       "a policy it lacks",
@@ -102,14 +91,6 @@ describe("settings that are handed on", () => {
       "--update-weight-disk-dir has no effect without --update-weight-transport disk",
     ],
   ])("refuses %s", (_, words, expected) => expect(issues(words)).toEqual([expected]));
-
-  it("knows what the installed server takes", () => {
-    const known = new Set(["mem_fraction_static", "log_level"]);
-    expect(passThroughProblem("sglangArgs", "mem_fraction_static", known)).toBeNull();
-    expect(passThroughProblem("sglangArgs", "mem_fraction_statics", known)).toBe(
-      "--sglang-mem-fraction-statics: the installed SGLang has no such setting; did you mean --sglang-mem-fraction-static?",
-    );
-  });
 });
 
 const file = `
@@ -173,7 +154,6 @@ sglang:
 `;
     expect(issues(`${sglang} --sglang-config engines.yaml`, { "engines.yaml": bad })).toEqual([
       "--sglang-config engines.yaml: sglang.0 (a), group 0: num_gpus 3 is not a multiple of num_gpus_per_engine 2",
-      "--sglang-config engines.yaml: sglang.0 (a), group 0, overrides.tp_size: --sglang-tp-size is not yours to give: it follows from --rollout-num-gpus-per-engine (divided by --sglang-pp-size)",
       "--sglang-config engines.yaml: sglang.1 (a): another model has this name",
       "--sglang-config engines.yaml: sglang.1 (a): give server_groups (or its older name engine_groups), once",
     ]);

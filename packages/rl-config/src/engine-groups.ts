@@ -5,7 +5,7 @@
 import { parse } from "yaml";
 import { z } from "zod";
 import type { FlagValues } from "./flags.js";
-import { type PassThrough, passedYaml, passThroughProblem } from "./pass-through.js";
+import { type PassThrough, passedYaml } from "./pass-through.js";
 
 /** `placeholder` keeps GPUs free; `encoder` turns images into embeddings for the others. */
 export const workerTypes = ["regular", "prefill", "decode", "placeholder", "encoder"] as const;
@@ -109,9 +109,7 @@ function overridesOf(given: Readonly<Record<string, unknown>>, where: string, is
     Object.entries(given).flatMap(([written, value]) => {
       const name = written.replaceAll("-", "_");
       const passed = passedYaml(value);
-      const why =
-        passed === undefined ? "is no setting: give text, a number, true, false or a list" : passThroughProblem("sglangArgs", name, null);
-      if (why !== null) issues.push(`${where}, overrides.${written}: ${why}`);
+      if (passed === undefined) issues.push(`${where}, overrides.${written} is no setting: give text, a number, true, false or a list`);
       return passed === undefined ? [] : [[name, passed] as const];
     }),
   );

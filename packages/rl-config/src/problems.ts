@@ -1,7 +1,6 @@
 import { derive } from "./derived.js";
 import { engineGpus, engineModels } from "./engine-groups.js";
 import { flags, type RunConfig } from "./flags.js";
-import { passThroughProblem } from "./pass-through.js";
 import { suggestions } from "./suggest.js";
 
 /** What a file system tells about a path; the validator itself touches nothing. */
@@ -136,10 +135,6 @@ function engineProblems(config: RunConfig, given: ReadonlySet<string>): string[]
       out.push(`--${flag} is a setting of SGLang engines: give --rollout-backend sglang, or leave it out${orMeant(flag)}`);
     return out;
   }
-  for (const name of Object.keys(config.sglangArgs)) {
-    const why = passThroughProblem("sglangArgs", name, null);
-    if (why !== null) out.push(why);
-  }
   for (const [name, value] of Object.entries(config.sglangEnv))
     if (typeof value !== "string") out.push(`--sglang-env: ${name} must be text, got ${JSON.stringify(value)}`);
   const external = config.rolloutExternalEngineAddrs;
@@ -200,13 +195,8 @@ function routerProblems(config: RunConfig, given: ReadonlySet<string>): string[]
       );
     if (given.has("sglang-router-request-timeout-secs"))
       out.push("--sglang-router-request-timeout-secs is read with --router-backend sglang_router only");
-  } else {
-    for (const name of passed) {
-      const why = passThroughProblem("routerArgs", name, null);
-      if (why !== null) out.push(why);
-    }
-    if (config.routerPolicy === "least_in_flight")
-      out.push("--router-policy least_in_flight is not one of sglang_router's; its nearest is power_of_two");
+  } else if (config.routerPolicy === "least_in_flight") {
+    out.push("--router-policy least_in_flight is not one of sglang_router's; its nearest is power_of_two");
   }
   if (config.routerPolicy !== "cache_aware") {
     for (const flag of ["router-balance-abs-threshold", "router-balance-rel-threshold"])

@@ -1,5 +1,5 @@
 import { SlimeError } from "@slime/core";
-import type { EngineGroup, RunConfig } from "@slime/rl-config";
+import { type EngineGroup, type RunConfig, suggestions } from "@slime/rl-config";
 import { type ServerArgs, type ServerRole, serverArgTable, serverSpec } from "@slime/sglang";
 import { type Layout, pauseMode } from "@slime/training";
 import type { ServerSettings } from "../actors/sglang-spec.js";
@@ -66,7 +66,7 @@ export async function checkServerSettings(config: RunConfig, layout: Layout): Pr
           node: { rank: 0, count: nodes, gpuUuids: [], host: "127.0.0.1" },
           ports: { http: 1, nccl: 2, bootstrap: 3, distInit: null },
         },
-        { table },
+        { table, suggest: suggestions },
       );
     } catch (error) {
       if (!SlimeError.is(error, "config.invalid")) throw error;
