@@ -2,6 +2,7 @@ import { controlRoute } from "./control-routes.js";
 import { managementRoute } from "./management.js";
 import type { OwnReply } from "./own-reply.js";
 import type { RouterParts } from "./parts.js";
+import { split } from "./route-path.js";
 import type { ForwardRequest } from "./transport.js";
 
 const generate = "/generate";
@@ -10,10 +11,6 @@ const generate = "/generate";
 export function ownRoute(parts: RouterParts, request: ForwardRequest): Promise<OwnReply> | null {
   // Nearly every request is this one.
   if (request.path === generate) return null;
-  const mark = request.path.indexOf("?");
-  const path = mark < 0 ? request.path : request.path.slice(0, mark);
-  return (
-    controlRoute(parts, request, path) ??
-    managementRoute(parts, request.method, path, mark < 0 ? "" : request.path.slice(mark + 1), request.body ?? Buffer.alloc(0))
-  );
+  const { path, search } = split(request.path);
+  return controlRoute(parts, request, path) ?? managementRoute(parts, request.method, path, search, request.body ?? Buffer.alloc(0));
 }

@@ -1,5 +1,6 @@
 import { findValue, valuePrefix } from "./json-scan.js";
 import { noHint, type Policy, type RouteHint } from "./policies/policy.js";
+import { split } from "./route-path.js";
 import type { ForwardRequest } from "./transport.js";
 
 /** Fields that hold a prompt, in SGLang's and OpenAI's requests. */
@@ -8,9 +9,7 @@ const generationPaths: ReadonlySet<string> = new Set(["/generate", "/v1/chat/com
 
 /** Whether the request makes tokens from a prompt: what prefill and decode engines do together. */
 export function isGeneration({ method, path }: ForwardRequest): boolean {
-  if (method !== "POST") return false;
-  const mark = path.indexOf("?");
-  return generationPaths.has(mark < 0 ? path : path.slice(0, mark));
+  return method === "POST" && generationPaths.has(split(path).path);
 }
 
 /** What the policy wants to know of a request; nothing is looked at that it does not want. */

@@ -283,7 +283,13 @@ describe("calls that go to every engine", () => {
 
   it("what would change one engine's weights or memory is refused", async () => {
     const { router, engines } = await routed(two);
-    for (const path of ["/update_weights_from_disk", "/release_memory_occupation", "/init_weights_update_group", "/begin_weight_update"])
+    for (const path of [
+      "/update_weights_from_disk",
+      "/release_memory_occupation",
+      "/init_weights_update_group",
+      "/begin_weight_update",
+      "/%75pdate_weights_from_disk",
+    ])
       expect((await post(`${router.url}${path}`, {})).status).toBe(404);
     expect(engines.map(({ seen }) => seen.length)).toEqual([0, 0]);
   });
