@@ -83,9 +83,10 @@ export const startState: LiveState = {
   busy: null,
 };
 
-/** The state in words, for messages and health judges. */
+/** The state in a word. */
 export type EnginePhase = "running" | "paused" | "updating" | "released" | "ended";
 
+/** The state in a word, for health judges and those who show it. */
 export function phaseOf(state: EngineState): EnginePhase {
   if (state.kind === "ended") return "ended";
   if (state.busy?.kind === "update" || state.busy?.kind === "update-from-group") return "updating";
@@ -122,6 +123,7 @@ export function finish(state: EngineState, end: CallEnd, facts: StateFacts): Eng
   return end === "unchanged" ? next : done(next, call, facts);
 }
 
+/** An engine whose process is gone. */
 export function endState(reason: string): EngineState {
   return { kind: "ended", reason };
 }

@@ -29,6 +29,7 @@ interface ModelShapes {
   readonly tiedHead: boolean;
 }
 
+/** Loads weights into one server and checks all it can before and after. */
 export class WeightUpdater {
   readonly #parts: UpdateParts;
   #model: Promise<ModelShapes> | null = null;

@@ -1,9 +1,8 @@
 import type { ServerResponse } from "node:http";
 import { encodeDouble } from "./double-model.js";
-import { type Json, objectOf, sendInvalid, sendJson } from "./double-replies.js";
-import type { DoubleCall } from "./double-routes.js";
+import { type DoubleCall, type Json, objectOf, sendInvalid, sendJson } from "./double-replies.js";
 import { type DoubleJob, jobSpans } from "./double-scheduler.js";
-import type { SglangDouble } from "./sglang-double.js";
+import type { DoubleServer } from "./double-server.js";
 
 /** Keys of sampling_params that SGLang 0.5.15 to 0.5.23 knows; any other is a TypeError there. */
 const samplingKeys: ReadonlySet<string> = new Set(
@@ -17,7 +16,7 @@ const samplingKeys: ReadonlySet<string> = new Set(
 let requests = 0;
 
 /** POST /generate of one prompt. */
-export async function generateRoute(double: SglangDouble, { text, response }: DoubleCall): Promise<void> {
+export async function generateRoute(double: DoubleServer, { text, response }: DoubleCall): Promise<void> {
   const body = objectOf(text);
   if (body === null) return sendInvalid(response, "the body is no JSON object");
   const params = (body["sampling_params"] ?? {}) as Json;
@@ -43,7 +42,7 @@ export async function generateRoute(double: SglangDouble, { text, response }: Do
   sendJson(response, 200, replyOf(double, job, withLogProbs));
 }
 
-function streamReply(double: SglangDouble, bare: DoubleJob, withLogProbs: boolean, response: ServerResponse, interval: number): void {
+function streamReply(double: DoubleServer, bare: DoubleJob, withLogProbs: boolean, response: ServerResponse, interval: number): void {
   const send = (job: DoubleJob) => {
     const due = interval > 1 ? job.outputIds.length % interval === 1 : true;
     if (response.destroyed || (job.finish === null && !due)) return;
@@ -101,7 +100,7 @@ function jobOf(body: Json, params: Json, inputIds: readonly number[], ended: () 
   return job;
 }
 
-function problemOf({ scheduler, contextLength }: SglangDouble, job: DoubleJob): string | null {
+function problemOf({ scheduler, contextLength }: DoubleServer, job: DoubleJob): string | null {
   const { inputIds, maxNewTokens, minNewTokens, temperature, topP } = job;
   if (inputIds.length > contextLength)
     return `The input (${inputIds.length} tokens) is longer than the model's context length (${contextLength} tokens).`;
@@ -114,7 +113,7 @@ function problemOf({ scheduler, contextLength }: SglangDouble, job: DoubleJob): 
   return scheduler.has(job.rid) ? `Duplicate request ID detected: ${job.rid}` : null;
 }
 
-function replyOf(double: SglangDouble, job: DoubleJob, withLogProbs: boolean): Json {
+function replyOf(double: DoubleServer, job: DoubleJob, withLogProbs: boolean): Json {
   const { weightVersion, newer } = double;
   const spans = jobSpans(job, weightVersion);
   return {

@@ -1,5 +1,11 @@
 import type { ServerResponse } from "node:http";
 
+export interface DoubleCall {
+  readonly query: URLSearchParams;
+  readonly text: string;
+  readonly response: ServerResponse;
+}
+
 export type Json = Readonly<Record<string, unknown>>;
 
 export function sendJson(response: ServerResponse, status: number, value: unknown): void {

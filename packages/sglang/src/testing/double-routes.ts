@@ -3,7 +3,8 @@ import type { PauseMode } from "@slime/backend";
 import { sleep } from "@slime/core";
 import { type MemoryTag, memoryTags } from "../engine-state.js";
 import { generateRoute } from "./double-generate.js";
-import { type Json, objectOf, sendInvalid, sendJson, sendText } from "./double-replies.js";
+import { type DoubleCall, type Json, objectOf, sendInvalid, sendJson, sendText } from "./double-replies.js";
+import type { DoubleServer } from "./double-server.js";
 import {
   closeSession,
   joinGroup,
@@ -14,13 +15,6 @@ import {
   updateFromGroup,
   updateFromTensor,
 } from "./double-weight-routes.js";
-import type { SglangDouble } from "./sglang-double.js";
-
-export interface DoubleCall {
-  readonly query: URLSearchParams;
-  readonly text: string;
-  readonly response: ServerResponse;
-}
 
 export interface DoubleRoute {
   readonly methods: readonly string[];
@@ -28,7 +22,7 @@ export interface DoubleRoute {
 }
 
 /** The routes of an SGLang server by path. */
-export function doubleRoutes(double: SglangDouble): ReadonlyMap<string, DoubleRoute> {
+export function doubleRoutes(double: DoubleServer): ReadonlyMap<string, DoubleRoute> {
   const get = (answer: DoubleRoute["answer"]): DoubleRoute => ({ methods: ["GET"], answer });
   const post = (answer: (body: Json, call: DoubleCall) => Promise<void>, methods: readonly string[] = ["POST"]): DoubleRoute => ({
     methods,
@@ -77,7 +71,7 @@ export function doubleRoutes(double: SglangDouble): ReadonlyMap<string, DoubleRo
   ]);
 }
 
-function serverInfo(double: SglangDouble): Json {
+function serverInfo(double: DoubleServer): Json {
   const { version, options, contextLength, weightVersion, modelPath } = double;
   return {
     version,
@@ -106,7 +100,7 @@ function serverInfo(double: SglangDouble): Json {
   };
 }
 
-function modelInfo({ modelPath, weightVersion }: SglangDouble): Json {
+function modelInfo({ modelPath, weightVersion }: DoubleServer): Json {
   return {
     model_path: modelPath,
     tokenizer_path: modelPath,
@@ -116,7 +110,7 @@ function modelInfo({ modelPath, weightVersion }: SglangDouble): Json {
   };
 }
 
-function loads({ scheduler, version }: SglangDouble): Json {
+function loads({ scheduler, version }: DoubleServer): Json {
   const row = {
     dp_rank: 0,
     num_running_reqs: scheduler.running.size,
@@ -128,32 +122,32 @@ function loads({ scheduler, version }: SglangDouble): Json {
 }
 
 /** Both routes generate a token: paused or stuck there is none, and 503 comes after 20 s. */
-async function answerHealth(double: SglangDouble, { response }: DoubleCall): Promise<void> {
+async function answerHealth(double: DoubleServer, { response }: DoubleCall): Promise<void> {
   const { scheduler, clock } = double;
   if (double.released.size > 0 && scheduler.pause === null) return double.die("a health check met released memory");
   if (scheduler.pause !== null || scheduler.frozen) await sleep(clock, 20_000);
   sendText(response, scheduler.pause !== null || scheduler.frozen ? 503 : 200, "");
 }
 
-async function abortRequest({ scheduler }: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+async function abortRequest({ scheduler }: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   if (body["abort_all"] === true) scheduler.abort(null);
   else if (typeof body["rid"] === "string" && body["rid"] !== "") scheduler.abort(body["rid"]);
   sendText(response, 200, "");
 }
 
-async function pauseGeneration({ scheduler }: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+async function pauseGeneration({ scheduler }: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   const mode = body["mode"] ?? "abort";
   if (mode !== "abort" && mode !== "retract" && mode !== "in_place") return sendInvalid(response, "mode is abort, retract or in_place");
   await scheduler.pauseBy(mode satisfies PauseMode);
   sendJson(response, 200, { message: "Generation paused successfully.", status: "ok" });
 }
 
-async function continueGeneration({ scheduler }: SglangDouble, response: ServerResponse): Promise<void> {
+async function continueGeneration({ scheduler }: DoubleServer, response: ServerResponse): Promise<void> {
   await scheduler.resume();
   sendJson(response, 200, { message: "Generation continued successfully.", status: "ok" });
 }
 
-async function flushCache(double: SglangDouble, { query, response }: DoubleCall): Promise<void> {
+async function flushCache(double: DoubleServer, { query, response }: DoubleCall): Promise<void> {
   const { scheduler, clock, newer } = double;
   const seconds = Number(query.get("timeout") ?? 0);
   await scheduler.whenAwake();
@@ -162,7 +156,7 @@ async function flushCache(double: SglangDouble, { query, response }: DoubleCall)
   sendText(response, 400, seconds > 0 ? "Timed out waiting for idle state." : "Flush cache failed.");
 }
 
-async function release(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+async function release(double: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   const { scheduler, released, options } = double;
   if (!scheduler.idle) return double.die("AssertionError: release_memory_occupation should be called only when server is idle.");
   if (options.memorySaver === true)
@@ -173,7 +167,7 @@ async function release(double: SglangDouble, body: Json, response: ServerRespons
   sendText(response, 200, "null");
 }
 
-async function regain(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+async function regain(double: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   const { released, options } = double;
   if (options.memorySaver === true)
     for (const tag of tagsOf(body)) {
@@ -188,7 +182,7 @@ function tagsOf(body: Json): readonly MemoryTag[] {
   return tags.length === 0 ? memoryTags : tags;
 }
 
-function checkWeights(double: SglangDouble, body: Json, response: ServerResponse): void {
+function checkWeights(double: DoubleServer, body: Json, response: ServerResponse): void {
   const action = body["action"] ?? "checksum";
   if (double.released.has("weights")) return double.die("Pointer argument cannot be accessed: weights are released");
   if (!["checksum", "snapshot", "compare", "reset_tensors"].includes(String(action)))

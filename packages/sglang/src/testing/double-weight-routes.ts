@@ -1,9 +1,9 @@
 import type { ServerResponse } from "node:http";
 import { type Json, objectOf, sendInvalid, sendJson } from "./double-replies.js";
+import type { DoubleServer } from "./double-server.js";
 import { type DoublePayload, directoryTensors } from "./double-weights.js";
-import type { SglangDouble } from "./sglang-double.js";
 
-export async function openSession(double: SglangDouble, response: ServerResponse): Promise<void> {
+export async function openSession(double: DoubleServer, response: ServerResponse): Promise<void> {
   await double.scheduler.exclusive(() => {
     if (double.sessionOpen) return sendJson(response, 400, { success: false, message: "a weight-update session is already open" });
     double.sessionOpen = true;
@@ -11,7 +11,7 @@ export async function openSession(double: SglangDouble, response: ServerResponse
   });
 }
 
-export async function closeSession(double: SglangDouble, response: ServerResponse): Promise<void> {
+export async function closeSession(double: DoubleServer, response: ServerResponse): Promise<void> {
   await double.scheduler.exclusive(() => {
     if (!double.sessionOpen) return sendJson(response, 400, { success: false, message: "no weight-update session is open" });
     double.sessionOpen = false;
@@ -20,7 +20,7 @@ export async function closeSession(double: SglangDouble, response: ServerRespons
 }
 
 /** What follows every update: a flush unless told otherwise, which older servers must not fail; then the version. */
-function updated(double: SglangDouble, body: Json, response: ServerResponse, more: Json = {}): void {
+function updated(double: DoubleServer, body: Json, response: ServerResponse, more: Json = {}): void {
   if (body["flush_cache"] !== false && !double.scheduler.idle) {
     if (!double.newer) return double.die("AssertionError: Cache flush failed after updating weights");
     return sendJson(response, 400, { success: false, message: "Weights were updated, but the cache was not flushed", ...more });
@@ -29,13 +29,13 @@ function updated(double: SglangDouble, body: Json, response: ServerResponse, mor
   sendJson(response, 200, { success: true, message: "Success", ...more });
 }
 
-function rename(double: SglangDouble, version: unknown): void {
+function rename(double: DoubleServer, version: unknown): void {
   if (typeof version !== "string" || version === double.weightVersion) return;
   double.scheduler.versionChanged(double.weightVersion);
   double.weightVersion = version;
 }
 
-export async function updateFromDisk(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+export async function updateFromDisk(double: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   const path = String(body["model_path"]);
   const tensors = await directoryTensors(path).catch(() => null);
   await double.scheduler.exclusive(() => {
@@ -53,7 +53,7 @@ export async function updateFromDisk(double: SglangDouble, body: Json, response:
   });
 }
 
-export async function updateFromTensor(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+export async function updateFromTensor(double: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   const payloads = body["serialized_named_tensors"];
   const [first] = Array.isArray(payloads) ? (payloads as readonly unknown[]) : [];
   const payload = typeof first === "string" ? objectOf(Buffer.from(first, "base64").toString("utf8")) : null;
@@ -71,7 +71,7 @@ export async function updateFromTensor(double: SglangDouble, body: Json, respons
   });
 }
 
-export async function updateFromGroup(double: SglangDouble, body: Json, response: ServerResponse): Promise<void> {
+export async function updateFromGroup(double: DoubleServer, body: Json, response: ServerResponse): Promise<void> {
   const group = String(body["group_name"]);
   await double.scheduler.exclusive(() => {
     if (double.newer && !double.sessionOpen)
@@ -87,17 +87,17 @@ export async function updateFromGroup(double: SglangDouble, body: Json, response
   });
 }
 
-export function joinGroup({ groups }: SglangDouble, body: Json, response: ServerResponse): void {
+export function joinGroup({ groups }: DoubleServer, body: Json, response: ServerResponse): void {
   groups.add(String(body["group_name"]));
   sendJson(response, 200, { success: true, message: "Succeeded to initialize custom process group." });
 }
 
-export function leaveGroup({ groups }: SglangDouble, body: Json, response: ServerResponse): void {
+export function leaveGroup({ groups }: DoubleServer, body: Json, response: ServerResponse): void {
   const there = groups.delete(String(body["group_name"]));
   sendJson(response, there ? 200 : 400, { success: there, message: there ? "Succeeded" : "The group to be destroyed does not exist." });
 }
 
-export function renameVersion(double: SglangDouble, body: Json, response: ServerResponse): void {
+export function renameVersion(double: DoubleServer, body: Json, response: ServerResponse): void {
   if (body["abort_all_requests"] !== false) double.scheduler.abort(null);
   rename(double, body["new_version"]);
   sendJson(response, 200, { success: true, message: "Weight version updated", new_version: body["new_version"] });

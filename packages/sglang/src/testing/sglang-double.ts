@@ -5,30 +5,15 @@ import { isOlder } from "../capabilities.js";
 import type { MemoryTag } from "../engine-state.js";
 import { type DoubleRoute, doubleRoutes } from "./double-routes.js";
 import { DoubleScheduler } from "./double-scheduler.js";
+import type { DoubleServer, SglangDoubleOptions } from "./double-server.js";
 import { DoubleWeights } from "./double-weights.js";
-
-export interface SglangDoubleOptions {
-  /** The directory it "loads": names and shapes are taken from there. */
-  readonly modelPath: string;
-  readonly version?: "0.5.15" | "0.5.17" | "0.5.23";
-  readonly contextLength?: number;
-  /** As --enable-memory-saver. */
-  readonly memorySaver?: boolean;
-  /** As --enable-weights-cpu-backup. */
-  readonly weightsBackup?: boolean;
-  readonly device?: "cuda" | "cpu";
-  /** More of /server_info, over what it says by itself. */
-  readonly info?: Readonly<Record<string, unknown>>;
-  readonly clock?: Clock;
-  readonly stepMs?: number;
-}
 
 /**
  * A stock SGLang server in this process, for tests without Python: its routes and shapes, what its pauses do to requests, and its deaths. What
  * kills a real one cuts every connection here and refuses all that come after. Its numbers are a table that the weights decide, so that
  * pushes can be seen; payloads of tensors are JSON (`DoublePayload`), never pickles.
  */
-export class SglangDouble implements AsyncDisposable {
+export class SglangDouble implements DoubleServer, AsyncDisposable {
   readonly url: string;
   readonly version: string;
   readonly options: SglangDoubleOptions;
@@ -84,12 +69,10 @@ export class SglangDouble implements AsyncDisposable {
     return double;
   }
 
-  /** 0.5.23 does this; older ones do not. */
   get newer(): boolean {
     return !isOlder(this.version, "0.5.23");
   }
 
-  /** The scheduler failed an assertion, and the process with it. */
   die(reason: string): void {
     if (this.diedOf !== null) return;
     this.diedOf = reason;
