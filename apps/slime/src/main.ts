@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { runCli } from "./cli.js";
 import * as audit from "./commands/audit.js";
 import * as config from "./commands/config.js";
+import * as generate from "./commands/generate.js";
 import * as job from "./commands/job.js";
 import * as logs from "./commands/logs.js";
 import * as plan from "./commands/plan.js";
@@ -24,5 +25,5 @@ A cluster on one machine, in three terminals:
 
 Or all of it at once, ended with a summary:  slime quickstart`,
   );
-for (const command of [quickstart, job, status, logs, train, plan, runs, samples, audit, config]) command.register(program);
+for (const command of [quickstart, job, status, logs, train, plan, runs, samples, generate, audit, config]) command.register(program);
 await runCli(program);
