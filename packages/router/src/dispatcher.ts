@@ -19,6 +19,10 @@ export interface DispatcherCounts {
   readonly retries: number;
   /** Streams that broke after their first byte. */
   readonly cut: number;
+  /** Requests that failed at their last try. */
+  readonly exhausted: number;
+  /** Answers by the first digit of their status. */
+  readonly answers: readonly number[];
 }
 
 /** Who answers: told to the sink's owner before `begin`. */
@@ -51,7 +55,7 @@ export class Dispatcher {
   readonly #wants: "nothing" | "key" | "prompt";
   readonly #waiting: WaitingRoom;
   readonly #stays = new Map<string, Set<Stay>>();
-  #counts = { requests: 0, failures: 0, retries: 0, cut: 0 };
+  #counts = { requests: 0, failures: 0, retries: 0, cut: 0, exhausted: 0, answers: [0, 0, 0, 0, 0, 0] };
 
   constructor(
     policy: RouterPolicy,
@@ -127,6 +131,7 @@ export class Dispatcher {
       last = describe(by, outcome);
       attempt++;
       const delay = backoffDelayMs(this.#limits.retry, attempt, this.#random);
+      if (delay === null) this.#counts.exhausted++;
       if (delay === null) this.#fail(`all ${this.#limits.retry.triesMax} tries failed; the last: ${last}`);
       this.#counts.retries++;
       if (outcome.kind === "stale") continue;
@@ -203,6 +208,7 @@ export class Dispatcher {
         attempt.cancel();
       },
       outcome: attempt.outcome.then((outcome) => {
+        if (outcome.kind === "answered" || outcome.kind === "refused") this.#countAnswer(outcome.status);
         stays.delete(stay);
         if (stays.size === 0) this.#stays.delete(worker.id);
         const how = released || client.left ? "abandoned" : endOf(outcome);
@@ -218,6 +224,11 @@ export class Dispatcher {
     };
     stays.add(stay);
     return stay;
+  }
+
+  #countAnswer(status: number): void {
+    const digit = Math.floor(status / 100);
+    this.#counts.answers[digit] = (this.#counts.answers[digit] ?? 0) + 1;
   }
 
   /** Until an engine may take the request, or the client left. @throws as `handle`. */

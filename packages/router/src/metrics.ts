@@ -13,6 +13,13 @@ export function metricsText(dispatcher: Dispatcher): string {
     ["smg_router_requests_total", "counter", "Requests taken for an engine.", [["", counts.requests]]],
     ["smg_router_request_errors_total", "counter", "Requests that no engine answered, or whose answer broke off.", [["", counts.failures]]],
     ["smg_worker_retries_total", "counter", "Tries after the first.", [["", counts.retries]]],
+    ["smg_worker_retries_exhausted_total", "counter", "Requests that failed at their last try.", [["", counts.exhausted]]],
+    [
+      "smg_router_upstream_responses_total",
+      "counter",
+      "Answers of engines, by the first digit of their status.",
+      counts.answers.flatMap((count, digit) => (digit >= 2 ? [[`{status="${digit}xx"}`, count] as const] : [])),
+    ],
     ["smg_router_streams_cut_total", "counter", "Answers that broke off after their first byte.", [["", counts.cut]]],
     ["smg_router_requests_waiting", "gauge", "Requests that wait for an engine.", [["", waiting]]],
     [

@@ -306,6 +306,12 @@ it("an engine's true load is told while requests are in flight", async () => {
   for (const answer of answers) answer();
   await Promise.all(replies);
   expect(await (await fetch(`${router.url}/get_loads`)).json()).toMatchObject({ workers: [{ load: 0 }] });
+  const text = await (await fetch(`${router.url}/metrics`)).text();
+  expect(text).toContain('smg_router_upstream_responses_total{status="2xx"} 3');
+  // Prometheus' text format: each name described once, before its samples.
+  const names = [...text.matchAll(/^# TYPE (\S+) (?:counter|gauge)$/gm)].map(([, name]) => name);
+  expect(new Set(names).size).toBe(names.length);
+  for (const line of text.trimEnd().split("\n")) expect(line).toMatch(/^(?:# (?:HELP|TYPE) \S+ .+|[a-z_]+(?:\{[a-z_]+="[^"]*"\})? \d+)$/);
 });
 
 it("httpRouter refuses what the router refuses", async () => {

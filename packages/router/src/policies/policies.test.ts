@@ -73,6 +73,32 @@ describe("every policy", () => {
   });
 });
 
+it.each(["round_robin", "random", "least_in_flight", "power_of_two", "cache_aware"] as const)(
+  "L6: %s lets an engine that answers nothing hold a bounded share, so that the others serve on",
+  (name) => {
+    const policy = makePolicy(name, seededRandom(5), defaultCacheAware);
+    const able = engines(4).map((one) => ({ ...one }));
+    const hung = at(able, 2);
+    const busy: (typeof able)[number][] = [];
+    // 256 clients, each asking again as soon as it is answered, oldest first.
+    let answered = 0;
+    for (let i = 0; i < 20_000; i++) {
+      if (able.reduce((sum, { inFlight }) => sum + inFlight, 0) === 256) {
+        const first = busy.shift();
+        expect(first).toBeDefined();
+        if (first === undefined) return;
+        first.inFlight--;
+        answered++;
+      }
+      const chosen = policy.choose(able, prompted("one prompt for all"));
+      chosen.inFlight++;
+      if (chosen !== hung) busy.push(chosen);
+    }
+    expect(hung.inFlight).toBeLessThan(128);
+    expect(answered).toBeGreaterThan(19_000);
+  },
+);
+
 describe("least_in_flight and power_of_two", () => {
   it("never choose the busiest of unlike engines", () => {
     fc.assert(
