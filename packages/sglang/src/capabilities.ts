@@ -162,8 +162,8 @@ function roleOf(server: Fields): EngineRole {
 
 function contextOf(server: Fields): number | null {
   if (typeof server["context_length"] === "number") return server["context_length"];
-  // A request may be this long at most; five tokens less than the context (SGLang keeps them back).
-  return typeof server["max_req_input_len"] === "number" ? server["max_req_input_len"] : null;
+  // The longest prompt: SGLang keeps six tokens of the context back.
+  return typeof server["max_req_input_len"] === "number" ? server["max_req_input_len"] + 6 : null;
 }
 
 /** The first of these routes that is there. */

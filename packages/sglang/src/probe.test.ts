@@ -65,6 +65,11 @@ describe("capabilities", () => {
     });
   });
 
+  it("the context is told by the longest prompt where nothing else tells it", async () => {
+    expect(await probeCapabilities((await server({ info: { context_length: null } })).url)).toMatchObject({ contextLength: 512 });
+    expect(capabilitiesOf("http://e", { version: "0.5.15" }, {}, false).contextLength).toBeNull();
+  });
+
   it("a missing feature names who has it", () => {
     const capabilities = capabilitiesOf("http://e", { version: "0.5.15", device: "cpu" }, {}, false);
     expect(() => requireFeature("http://e", capabilities, "sessions")).toThrow(/0\.5\.15.*0\.5\.23/);

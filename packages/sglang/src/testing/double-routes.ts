@@ -86,7 +86,7 @@ function serverInfo(double: DoubleServer): Json {
     ep_size: 1,
     nnodes: 1,
     context_length: contextLength,
-    max_req_input_len: contextLength - 5,
+    max_req_input_len: contextLength - 6,
     disaggregation_mode: "null",
     disaggregation_bootstrap_port: 8998,
     disable_overlap_schedule: true,
