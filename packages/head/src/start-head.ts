@@ -9,6 +9,7 @@ import { serveManagement } from "./http/management-server.js";
 import { headRegistry } from "./http/metrics.js";
 import { statusJson } from "./http/state-json.js";
 import { packageStore } from "./packages/package-store.js";
+import { retain } from "./packages/retention.js";
 import { lmdbStore } from "./store/lmdb-store.js";
 import type { StateStore } from "./store/store.js";
 
@@ -85,6 +86,8 @@ export async function startHead(options: StartHeadOptions, deps: StartHeadDepend
       return left;
     };
     const packages = packageStore(options.stateDirectory);
+    const stopRetaining = retain({ state: head.state, packages, clock, log });
+    closers.push(async () => stopRetaining());
     const management = await serveManagement(head, {
       host: options.host,
       port: options.httpPort,

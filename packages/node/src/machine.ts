@@ -10,4 +10,4 @@ export { controlProtocol, nodeLimits } from "./limits.js";
 export { emptyNode, type NodeEffect, type NodeEvent, type NodeState } from "./node-state.js";
 export type { Adopted, LaunchOrder, ProcessKeeper } from "./process-keeper.js";
 export { inventory } from "./reports.js";
-export { fill, step } from "./step.js";
+export { step } from "./step.js";

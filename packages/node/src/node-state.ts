@@ -36,6 +36,8 @@ export interface Life {
   readonly wanted: { readonly reason: Death["reason"]; readonly message: string } | null;
   /** The constructor's failure, as JSON bytes. */
   readonly creationFailure: Buffer | null;
+  /** What it said last that it does: a head that was away is told it again. */
+  readonly does: { readonly phase: string; readonly waitingFor: string } | null;
 }
 
 export interface ActorState {
@@ -122,6 +124,8 @@ export type NodeEvent =
   | { readonly kind: "host_failed"; readonly processId: string; readonly failure: Buffer }
   | { readonly kind: "host_exit"; readonly processId: string; readonly reason: "shutdown" | "self" | "orphaned" }
   | { readonly kind: "host_phase"; readonly processId: string; readonly phase: string; readonly waitingFor: string }
+  /** The head has taken us in, for the first time or again. */
+  | { readonly kind: "welcomed" }
   /** It neither answers nor computes. */
   | { readonly kind: "host_hangs"; readonly processId: string; readonly message: string }
   /** What becomes of processes. */

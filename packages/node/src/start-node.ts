@@ -23,7 +23,7 @@ import { processKeeper } from "./process-keeper.js";
 import { inventory } from "./reports.js";
 import { nodeResources } from "./resources.js";
 import { enterSite } from "./site.js";
-import { fill, step } from "./step.js";
+import { step } from "./step.js";
 
 /** Joins a machine to a cluster: claims or takes over a state directory, adopts what runs, links to the head. */
 export async function startNode(options: NodeOptions, tools: NodeTools): Promise<RunningNode> {
@@ -187,7 +187,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
     log.info("node.joined", { clusterId, epoch: welcome.epoch, incarnation, head: options.headAddress });
     environment.current = { ...environment.current, httpAddress: welcome.httpAddress, eventsEndpoint: welcome.eventsEndpoint };
     setJoined();
-    if (!state.stopping) advance(fill(state, context));
+    if (!state.stopping) dispatch({ kind: "welcomed" });
   };
   link.current = headLink({
     address: options.headAddress,

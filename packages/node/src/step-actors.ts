@@ -55,7 +55,7 @@ function begin(draft: Draft, start: StartActor): void {
     language === "node" && !needsFreshProcess(spec.env)
       ? [...draft.hosts].find(([, host]) => host.kind === "idle" && host.language === language)
       : undefined;
-  const life: Omit<Life, "processId" | "pid"> = { start, phase: "starting", socket: "", wanted: null, creationFailure: null };
+  const life: Omit<Life, "processId" | "pid"> = { start, phase: "starting", socket: "", wanted: null, creationFailure: null, does: null };
   if (idle !== undefined && idle[1].kind === "idle") {
     const [processId, { pid }] = idle;
     setLife(draft, spec.actorId, { ...life, processId, pid });
@@ -235,7 +235,8 @@ export function adoptActor(draft: Draft, { processId, pid, language, start }: Of
   const known = draft.actors.get(actorId)?.life ?? null;
   const newest = known === null || known.start.incarnation < start.incarnation;
   draft.hosts.set(processId, { kind: "assigned", language, pid, actorId });
-  if (newest) setLife(draft, actorId, { start, processId, phase: "starting", pid, socket: "", wanted: null, creationFailure: null });
+  if (newest)
+    setLife(draft, actorId, { start, processId, phase: "starting", pid, socket: "", wanted: null, creationFailure: null, does: null });
   const older = newest ? known?.processId : processId;
   if (older !== undefined) draft.effects.push({ kind: "end", processId: older, graceMs: 0, reason: "a newer incarnation is here (N1)" });
 }

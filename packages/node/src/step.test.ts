@@ -120,6 +120,18 @@ describe("an actor's life", () => {
       message: "killed by SIGKILL; its last words: last words",
     });
   });
+  it("tells a head that was away what it does, in its own last words", () => {
+    const m = machine();
+    const processId = m.alive("a");
+    m.alive("b");
+    expect(kinds(m.send({ kind: "host_phase", processId, phase: "serving", waitingFor: "" }))).toEqual(["actor phase"]);
+    const [again, ...more] = m.send({ kind: "welcomed" });
+    expect(more).toEqual([]);
+    expect(again).toMatchObject({
+      kind: "report",
+      up: { message: { value: { actorId: "a", state: { $case: "phase", value: { phase: "serving", waitingFor: "" } } } } },
+    });
+  });
   it("takes a ready host and fills the pool again", () => {
     const m = machine(1);
     m.send({ kind: "timer", timer: { of: "pool" } });

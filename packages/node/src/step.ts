@@ -1,8 +1,8 @@
 import { unreachable } from "@slime/core";
 import { type BundleStep, commitBundles, lapseBundles, prepareBundles, releaseBundles } from "./bundles.js";
-import { actorIn, type Draft, draftOf, fillPool, type StepContext, sharesOutside, stateOf } from "./draft.js";
+import { actorIn, type Draft, draftOf, fillPool, type StepContext, setLife, sharesOutside, stateOf } from "./draft.js";
 import { nodeLimits } from "./limits.js";
-import type { NodeEffect, NodeEvent, NodeState, TimerKey } from "./node-state.js";
+import type { Life, NodeEffect, NodeEvent, NodeState, TimerKey } from "./node-state.js";
 import { actorReport, actorUp, bundlesUp } from "./reports.js";
 import { adoptActor, endLife, hostAlive, hostEnded, hostExit, hostFailed, hostRegistered, startActor, stopActor } from "./step-actors.js";
 import { adoptJob, driverEnded, forgetJob, startJob, stopJob } from "./step-jobs.js";
@@ -55,13 +55,16 @@ function apply(draft: Draft, event: NodeEvent): void {
       return hostExit(draft, event);
     case "host_phase": {
       const of = actorIn(draft, event.processId);
-      if (of !== null)
-        draft.effects.push({
-          kind: "report",
-          up: actorUp(actorReport(of.life.start, { $case: "phase", value: { phase: event.phase, waitingFor: event.waitingFor } })),
-        });
-      return;
+      if (of === null) return;
+      const life = { ...of.life, does: { phase: event.phase, waitingFor: event.waitingFor } };
+      setLife(draft, of.actorId, life);
+      return reportPhase(draft, life);
     }
+    case "welcomed":
+      fillPool(draft);
+      // An actor that does the same thing for long says so once: a head that was started since does not know it.
+      for (const { life } of draft.actors.values()) if (life !== null) reportPhase(draft, life);
+      return;
     case "host_hangs": {
       const of = actorIn(draft, event.processId);
       if (of !== null) return endLife(draft, of.actorId, of.life, 0, "WORKER_DIED", event.message);
@@ -89,6 +92,11 @@ function apply(draft: Draft, event: NodeEvent): void {
     default:
       return unreachable(event);
   }
+}
+
+function reportPhase(draft: Draft, { start, does, phase }: Life): void {
+  if (does !== null && phase !== "ending")
+    draft.effects.push({ kind: "report", up: actorUp(actorReport(start, { $case: "phase", value: does })) });
 }
 
 function settleBundles(draft: Draft, of: { readonly id: string; readonly generation: number }, name: string, result: BundleStep): void {
@@ -154,11 +162,4 @@ function stop(draft: Draft, graceMs: number, reason: string): void {
     if (actorIn(draft, processId) === null)
       draft.effects.push({ kind: "end", processId, graceMs: Math.min(graceMs, nodeLimits.termGraceMs), reason });
   for (const [jobId, job] of draft.jobs) stopJob(draft, jobId, graceMs, job);
-}
-
-/** Starts the pool; the shell asks for it once the node has joined. */
-export function fill(state: NodeState, context: StepContext): Step {
-  const draft = draftOf(state, context);
-  fillPool(draft);
-  return { state: stateOf(draft), effects: draft.effects };
 }

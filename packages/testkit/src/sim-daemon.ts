@@ -6,7 +6,6 @@ import {
   type EffectRunner,
   effectRunner,
   emptyNode,
-  fill,
   type HeadDialler,
   type HeadLink,
   headEvent,
@@ -257,7 +256,7 @@ export class SimDaemon {
       heartbeat: (sequence) => ({ sequence, loopLagMs: 0, memoryFreeMib: 1_024, cpuFraction: 0, storeBytesUsed: 0, gpus: [] }),
       onWelcome: ({ epoch }) => {
         this.epoch = epoch;
-        if (!this.state.stopping) this.#advance(fill(this.state, this.#context));
+        if (!this.state.stopping) this.dispatch({ kind: "welcomed" });
       },
       onMessage: (down) => {
         const event = headEvent(down);

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createWriteStream } from "node:fs";
-import { access, mkdir, rename, rm } from "node:fs/promises";
+import { access, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -9,6 +9,14 @@ import { unpackZip } from "./zip.js";
 
 /** Largest package that is taken, compressed. */
 export const packageBytesMax = 256 * 1_048_576;
+
+/** What a sweep leaves. */
+export interface KeptPackages {
+  /** Ids of jobs whose copies stay. */
+  readonly jobs: ReadonlySet<string>;
+  /** `slime://<sha256>.zip`: packages that stay. */
+  readonly packages: ReadonlySet<string>;
+}
 
 /** Uploaded working directories, kept by protocol and name. Names of protocol `slime` are the SHA-256 of their content, which is checked. */
 export interface PackageStore {
@@ -19,6 +27,8 @@ export interface PackageStore {
   readonly unpack: (uri: string, jobId: string) => Promise<string>;
   /** The directory of a job that brought none. */
   readonly emptyDirectory: (jobId: string) => Promise<string>;
+  /** Removes packages and jobs' directories that are not kept and were last changed before `beforeMs`. Resolves with what went. */
+  readonly sweep: (kept: KeptPackages, beforeMs: number) => Promise<readonly string[]>;
 }
 
 const protocols = ["slime", "gcs"] as const;
@@ -111,5 +121,23 @@ export function packageStore(stateDirectory: string): PackageStore {
       await mkdir(directory, { recursive: true, mode: 0o700 });
       return directory;
     },
+    async sweep(kept, beforeMs) {
+      const names = new Set([...kept.packages].map((uri) => uri.replace("://", "-")));
+      const jobs = join(stateDirectory, "jobs");
+      const doomed = [
+        ...(await entriesOf(root)).filter((name) => !names.has(name)).map((name) => join(root, name)),
+        ...(await entriesOf(jobs)).filter((jobId) => !kept.jobs.has(jobId)).map((jobId) => join(jobs, jobId)),
+      ];
+      const removed: string[] = [];
+      for (const path of doomed) {
+        const found = await stat(path).catch(() => null);
+        if (found === null || found.mtimeMs >= beforeMs) continue;
+        await rm(path, { recursive: true, force: true });
+        removed.push(path);
+      }
+      return removed;
+    },
   };
 }
+
+const entriesOf = (directory: string): Promise<string[]> => readdir(directory).catch(() => []);

@@ -12,6 +12,7 @@ import {
   type Handler,
   type Hello,
   type HostExit,
+  type HostPhase,
   type HostShutdown,
   type Peer,
   type PeerOptions,
@@ -75,6 +76,7 @@ export function startHost(parts: ActorHostParts): ActorHost {
   const { identity, clock, log } = parts;
   let life: Life = { kind: "idle" };
   let ending: Promise<void> | undefined;
+  let phase: HostPhase | null = null;
 
   const link = daemonLink({
     connect: (handler) =>
@@ -102,6 +104,10 @@ export function startHost(parts: ActorHostParts): ActorHost {
             },
     }),
     handler: (call) => answer(call.method, call.args),
+    // Another daemon than the one that was told what it does.
+    onLinked: () => {
+      if (phase !== null) link.tell("host.phase", phase);
+    },
     onOrphaned: () => void end("orphaned", 75, runtimeLimits.shutdownGraceMs),
     orphanGraceMs: orphanGraceMsDefault,
     clock,
@@ -150,7 +156,10 @@ export function startHost(parts: ActorHostParts): ActorHost {
         context: contextOf(identity, spec),
         store: runtime.store,
         log: actorLog,
-        onPhase: (phase, waitsFor) => link.tell("host.phase", { actorId: spec.actorId, incarnation: spec.incarnation, phase, waitsFor }),
+        onPhase(text, waitsFor) {
+          phase = { actorId: spec.actorId, incarnation: spec.incarnation, phase: text, waitsFor };
+          link.tell("host.phase", phase);
+        },
         onExit: () => void leave(),
         leasePorts: (count) => link.ask("host.leasePorts", { count }),
         onConstructing: setHostedContext,

@@ -12,6 +12,8 @@ export interface DaemonLinkParts {
   readonly registration: () => HostRegistration;
   readonly handler: Handler;
   readonly onOrphaned: () => void;
+  /** A daemon has it registered: the one it had, or another after that. */
+  readonly onLinked: () => void;
   /** Before a daemon has said otherwise. */
   readonly orphanGraceMs: number;
   readonly clock: Clock;
@@ -68,6 +70,7 @@ export function daemonLink(parts: DaemonLinkParts): DaemonLink {
       orphan = null;
       const linked: State = { kind: "linked", peer };
       state = linked;
+      parts.onLinked();
       void peer.closed.then(({ reason }) => {
         if (state !== linked) return;
         log.warn("host.daemon_lost", { reason });
