@@ -17,7 +17,10 @@ export interface RouterFront {
 const patience = { idleS: 65, requestS: 60, lingerS: 3 };
 
 /** The router's HTTP front on bare sockets: worker management of its own, some routes sent to every engine, everything else proxied to one. @throws `address.refused`, `port.taken`. */
-export async function serveRouter(parts: RouterParts, options: { readonly host: string; readonly port: number }): Promise<RouterFront> {
+export async function serveRouter(
+  parts: RouterParts,
+  options: { readonly host: string; readonly port: number; readonly clientsMax?: number },
+): Promise<RouterFront> {
   const { host, port } = options;
   const { clock, limits, log } = parts;
   if (!(host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127.")))) {
@@ -28,7 +31,7 @@ export async function serveRouter(parts: RouterParts, options: { readonly host: 
     );
   }
   const connections = new Set<ClientConnection>();
-  const clientsMax = connectionsMax();
+  const clientsMax = options.clientsMax ?? connectionsMax();
   let held = 0;
   const owner: InboundOwner = {
     bodyBytesMax: limits.bodyBytesMax,

@@ -13,7 +13,10 @@ it("passes on whole events only, and every byte once, however the bytes are cut"
       const at = [0, ...cuts.filter((cut) => cut < bytes.length).sort((a, b) => a - b), bytes.length];
       let passed = "";
       for (let i = 0; i + 1 < at.length; i++) {
-        const out = tail.take(bytes.subarray(at[i], at[i + 1])).toString("latin1");
+        // What it is given is lent: the bytes are others afterwards.
+        const lent = Buffer.from(bytes.subarray(at[i], at[i + 1]));
+        const out = tail.take(lent).toString("latin1");
+        lent.fill("?");
         if (out !== "") expect(out).toMatch(/\n\r?\n$/);
         passed += out;
       }
