@@ -115,8 +115,9 @@ async function engineOf(
     engine,
     over: engine.over,
     async close() {
-      await server?.kill();
-      await Promise.all([engine.close(), helper?.close()]);
+      // First the watch: what it sees from here on is our own doing.
+      await engine.close();
+      await Promise.all([server?.kill(), helper?.close()]);
     },
   };
 }

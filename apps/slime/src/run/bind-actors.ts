@@ -2,14 +2,14 @@ import { join, resolve } from "node:path";
 import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { scratchDirectory } from "@slime/object-store";
 import { derive, engineModels, type RunConfig } from "@slime/rl-config";
-import { httpRouter } from "@slime/router";
 import { actor, type PlacementGroup, type PlacementRow, placementGroup, type Session } from "@slime/runtime";
-import { type EngineFleet, type Layout, type Rollouts, routerSettings, runLayout, type TrainerGang, trainerInit } from "@slime/training";
+import { type EngineFleet, type Layout, type Rollouts, runLayout, type TrainerGang, trainerInit } from "@slime/training";
 import { Router } from "../actors/router.js";
 import { rewardOf } from "../run-reward.js";
 import { Fleet } from "./fleet.js";
 import { lightweight, restarts } from "./lives.js";
 import { rolloutsOver } from "./rollouts.js";
+import { routerClient, routerSpec } from "./router-of.js";
 import { checkServerSettings } from "./server-settings.js";
 import { engineActors, startEngines } from "./start-engines.js";
 import { startWorkers } from "./start-workers.js";
@@ -48,17 +48,13 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     name: "run",
   });
   const table = await placed(group, parts);
-  const router = actor(Router, {
-    name: "router",
-    resources: lightweight,
-    ...restarts,
-    args: [{ kind: "slime", policy: routerSettings(config).policy, port: config.sglangRouterPort }],
-  });
+  const asked = routerSpec(config, join(parts.root, "engines"));
+  const router = actor(Router, { name: "router", resources: lightweight, ...restarts, args: [asked] });
   const engines = startEngines(config, { layout, group, table, directory: join(parts.root, "engines") });
   await router.ready();
   const { url: routerUrl } = await router.start();
   const workers = startWorkers(config, { routerUrl, reward });
-  const fleet = new Fleet({ engines, router, routerAt: httpRouter, workers, ...parts });
+  const fleet = new Fleet({ engines, router, routerAt: (started) => routerClient(asked, started), workers, ...parts });
   const ownReference = layout.referenceBundle !== null;
   const trainer = trainerGang({
     worldSize: layout.trainerBundles.length,

@@ -14,12 +14,14 @@ import type { ActorHandle, ActorStatus } from "@slime/runtime";
 import type { EngineFleet, EngineHandle, FleetEvent } from "@slime/training";
 import type { EngineNews } from "../actors/engine-protocol.js";
 import type { RolloutWorker } from "../actors/rollout-worker.js";
-import type { Router } from "../actors/router.js";
+import type { Router, RouterStarted } from "../actors/router.js";
 import { type EngineLife, type EngineSeat, EngineSlot } from "./engine-slot.js";
 import { Gates } from "./gates.js";
 
 /** Time of one control call to a router or worker that lives. */
 const controlMsMax = 30_000;
+/** sglang_router is a Python that imports for a second, on a busy machine for many. */
+const routerStartMsMax = 90_000;
 
 export interface FleetParts {
   readonly engines: readonly {
@@ -28,8 +30,8 @@ export interface FleetParts {
     readonly seats: readonly EngineSeat[];
   }[];
   readonly router: ActorHandle<Router>;
-  /** The client of a router at this url. */
-  readonly routerAt: (url: string) => RouterPort;
+  /** The client of a router that has started. */
+  readonly routerAt: (started: RouterStarted) => RouterPort;
   readonly workers: readonly ActorHandle<RolloutWorker>[];
   readonly clock: Clock;
   readonly random: Random;
@@ -143,6 +145,7 @@ export class Fleet implements EngineFleet {
   }
 
   #engineNews(engineId: string, { phase, health }: EngineNews): void {
+    if (this.#closed) return;
     this.emit({ kind: "engine.phase", engineId, phase: health.kind === "healthy" ? phase : `${phase}, ${health.reason}` });
     const url = this.#slots.find(({ id }) => id === engineId)?.up?.handle.url;
     if (url === undefined) return;
@@ -220,9 +223,10 @@ export class Fleet implements EngineFleet {
 
   /** The router of this life, over HTTP. */
   async #raiseRouter(): Promise<string> {
-    const { url } = await this.#parts.router.start.options({ timeoutMs: controlMsMax })();
-    this.#router = this.#parts.routerAt(url);
-    return url;
+    const started = await this.#parts.router.start.options({ timeoutMs: routerStartMsMax })();
+    await this.#router?.close();
+    this.#router = this.#parts.routerAt(started);
+    return started.url;
   }
 
   async #routerPort(): Promise<RouterPort> {
