@@ -86,14 +86,15 @@ class Guard:
     def on_end(self, *_: object) -> None:
         self.ending = True
 
-    def reap(self) -> None:
+    def reap(self) -> bool:
+        """Takes note of who has ended; true when there are no children left, zombies included."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return True
             if pid == 0:
-                return
+                return False
             if pid == self.main.pid:
                 code = os.waitstatus_to_exitcode(status)
                 self.status = code if code >= 0 else 128 - code
@@ -122,8 +123,7 @@ class Guard:
                     os.kill(pid, signal.SIGKILL)
                 except OSError:
                     pass  # it has just ended
-            self.reap()
-            if not left and self.status is not None:
+            if self.reap() and not left:
                 return
             time.sleep(SWEEP_PAUSE_SECONDS)
 

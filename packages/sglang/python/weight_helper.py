@@ -26,6 +26,7 @@ import urllib.request
 from typing import Any, Callable
 
 PR_SET_PDEATHSIG = 1
+SHARED_MEMORY = "/dev/shm"
 # CUDA IPC shares whole cudaMalloc blocks; the allocator's expandable segments are none.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:False")
 
@@ -171,8 +172,19 @@ def shared_memory_managers() -> list[int]:
     return found
 
 
+def unlink_shared_memory() -> None:
+    """What nobody opened stays otherwise: torch names its files after the process that made them."""
+    for name in os.listdir(SHARED_MEMORY) if os.path.isdir(SHARED_MEMORY) else []:
+        if name.startswith(f"torch_{os.getpid()}_"):
+            try:
+                os.unlink(os.path.join(SHARED_MEMORY, name))
+            except OSError:
+                pass
+
+
 def leave() -> None:
-    """Ends this process and the managers it started."""
+    """Ends this process, the managers it started, and its shared memory."""
+    unlink_shared_memory()
     for pid in shared_memory_managers():
         try:
             os.kill(pid, signal.SIGTERM)

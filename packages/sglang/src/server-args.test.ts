@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { temporaryDirectory } from "@slime/platform/testing";
 import fc from "fast-check";
@@ -264,22 +264,5 @@ class ServerArgs:
     expect(await serverArgFields("python3", { env })).toBeNull();
     expect(await routerArgFields("python3", { env })).toBeNull();
     await expect(serverArgFields("/no/python", { env })).rejects.toMatchObject({ code: "process.start" });
-  });
-});
-
-const real = process.env["SLIME_REAL_ENV"];
-describe.runIf(real !== undefined && existsSync(real ?? ""))("the real SGLang", () => {
-  it("takes every flag that slime computes", async () => {
-    const { python } = JSON.parse(await import("node:fs").then(({ readFileSync }) => readFileSync(real ?? "", "utf8"))) as {
-      readonly python: string;
-    };
-    const installed = await serverArgTable(python, { env: process.env });
-    const all = changed({
-      engine: { role: "prefill", offload: true, frozen: true },
-      ports: { bootstrap: 1 },
-      run: { fp16: true, returnRoutedExperts: true },
-    });
-    expect(() => serverSpec(all, { table: installed })).not.toThrow();
-    expect((await routerArgFields(python, { env: process.env }))?.has("cb_failure_threshold")).toBe(true);
   });
 });

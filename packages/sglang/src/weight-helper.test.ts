@@ -1,7 +1,8 @@
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLogger } from "@slime/core";
+import { detectPlatform } from "@slime/platform";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startWeightHelper } from "./weight-helper.js";
 import type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
@@ -109,6 +110,25 @@ on = ({ id }) => (second ? say({ id, end: "done" }) : process.exit(1));`;
     expect([first.kind, beside]).toEqual(["failed", { kind: "failed", reason: "the weight helper is busy with another push", posted: 0 }]);
     expect(await helper.push(request)).toEqual({ kind: "done" });
   });
+});
+
+it("W2: what torch left in shared memory for a helper that was killed is removed", async () => {
+  const { processes } = detectPlatform();
+  const sharedMemoryRoot = await mkdtemp(join(root, "shm-"));
+  const body = `say({ ready: true });
+on = ({ id }) => { require("node:fs").writeFileSync(${JSON.stringify(`${sharedMemoryRoot}/torch_`)} + process.pid + "_1_0", ""); process.kill(process.pid, "SIGKILL"); };`;
+  await writeFile(join(sharedMemoryRoot, "torch_1_1_0"), "another's");
+  const python = await interpreter("killed", body);
+  const helper = startWeightHelper({
+    python,
+    env: {},
+    logFile: join(root, "killed.log"),
+    log: silentLogger,
+    platform: { processes, sharedMemoryRoot },
+  });
+  expect(await helper.push(request)).toMatchObject({ kind: "failed", reason: expect.stringContaining("SIGKILL") as string });
+  await helper.close();
+  expect(await readdir(sharedMemoryRoot)).toEqual(["torch_1_1_0"]);
 });
 
 it("W2: after close nothing is left, and no push begins", async () => {

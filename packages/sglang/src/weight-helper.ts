@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Clock, type Logger, systemClock, type Timer } from "@slime/core";
-import { detectPlatform, type ProcessTable } from "@slime/platform";
+import { detectPlatform, type Platform, type ProcessTable } from "@slime/platform";
 import type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
 
 export interface WeightHelperOptions {
@@ -16,7 +18,7 @@ export interface WeightHelperOptions {
   readonly clock?: Clock;
   readonly log: Logger;
   /** Default: this machine's. */
-  readonly processes?: ProcessTable;
+  readonly platform?: Pick<Platform, "processes" | "sharedMemoryRoot">;
   /** Importing torch takes seconds, on a cold disk many. */
   readonly startTimeoutMs?: number;
   /** Beyond the time that its own post has: then the helper itself hangs. */
@@ -63,15 +65,20 @@ class PythonHelper implements WeightHelper {
   readonly #options: WeightHelperOptions;
   readonly #clock: Clock;
   readonly #processes: ProcessTable;
+  readonly #sharedMemory: string;
   #state: HelperState = { kind: "stopped" };
   #heard: (line: Line) => void = () => {};
   #requests = 0;
   #busy = false;
+  /** The end of the last helper, with all it left. */
+  #swept: Promise<void> = Promise.resolve();
 
   constructor(options: WeightHelperOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#processes = options.processes ?? detectPlatform().processes;
+    const platform = options.platform ?? detectPlatform();
+    this.#processes = platform.processes;
+    this.#sharedMemory = platform.sharedMemoryRoot;
   }
 
   start(): Running {
@@ -89,8 +96,8 @@ class PythonHelper implements WeightHelper {
     // Whoever writes to it learns of its end by `ended`.
     child.stdin?.on("error", () => {});
     if (child.stdout !== null) createInterface({ input: child.stdout }).on("line", (text) => this.#read(running, text));
-    void ended.then(async (reason) => {
-      await this.#sweep(running);
+    void ended.then((reason) => {
+      this.#swept = this.#sweep(running);
       if (this.#state !== running) return;
       this.#state = { kind: "stopped" };
       log.warn("weight_helper.ended", { reason });
@@ -115,12 +122,13 @@ class PythonHelper implements WeightHelper {
   async close(): Promise<void> {
     const state = this.#state;
     this.#state = { kind: "closed" };
-    if (state.kind !== "running") return;
-    state.child.stdin?.end();
-    const timer = this.#clock.after(endMs, () => state.child.kill("SIGKILL"));
-    await state.ended;
-    timer.cancel();
-    await this.#sweep(state);
+    if (state.kind === "running") {
+      state.child.stdin?.end();
+      const timer = this.#clock.after(endMs, () => state.child.kill("SIGKILL"));
+      await state.ended;
+      timer.cancel();
+    }
+    await this.#swept;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -193,10 +201,13 @@ class PythonHelper implements WeightHelper {
     if (this.#state === running || this.#state.kind === "closed") this.#heard(line);
   }
 
-  /** W2. A number may be another process's by now, so each is looked at. */
-  async #sweep({ managers }: Running): Promise<void> {
+  /** W2, for a helper that was killed. A number may be another process's by now, so each is looked at. */
+  async #sweep({ child, managers }: Running): Promise<void> {
     const pids = [...managers];
     managers.clear();
+    const own = `torch_${child.pid ?? ""}_`;
+    for (const name of await readdir(this.#sharedMemory).catch(() => []))
+      if (name.startsWith(own)) await rm(join(this.#sharedMemory, name), { force: true });
     for (const pid of pids) {
       if (!((await this.#processes.commandLine(pid)) ?? "").includes("torch_shm_manager")) continue;
       try {
