@@ -74,7 +74,7 @@ describe("a reward that cannot be loaded is found by loading it", () => {
 
   it.each([
     ["syntax.ts", "export const reward = (args => ;", null, /does not load: .*syntax\.ts/s],
-    ["package.ts", 'import "no-such-package"; export const reward = () => 1;', null, /no-such-package/],
+    ["package.ts", 'import "node:no-such-package"; export const reward = () => 1;', null, /no-such-package/],
     ["other.js", "export const score = () => 1;", null, /exports no function reward, custom_rm, reward_func; it exports score/],
     ["named.mjs", "export const reward = () => 1;", "mine", /named\.mjs:mine does not load: .*no function mine/],
     ["throws.mjs", "throw new Error('at load'); export const reward = 1;", null, /at load/],

@@ -4,7 +4,6 @@
  * J3 at most one driver of a job runs; J4 a driver's end is believed from its daemon alone, or when its node is gone.
  */
 import { SlimeError } from "@slime/core";
-import { jobOutputKey } from "@slime/rpc";
 import type { JobReport, JobSpec } from "@slime/rpc/control";
 import { type ClusterView, placeActor } from "@slime/scheduler";
 import { headLimits } from "../limits.js";
@@ -283,21 +282,4 @@ export function stopJob(turn: Turn, input: Extract<HeadInput, { readonly kind: "
   turn.state.jobWaiters.set(job.jobId, [...waiters, { token: input.token, deadlineHeadMs: turn.nowMs + input.waitMs }]);
   turn.effect({ kind: "wake", atMs: turn.nowMs + input.waitMs });
   endJob(turn, job, { kind: "STOPPED", message: input.reason, errorType: "" }, input.graceMs);
-}
-
-/** Forgets a job that is over, with its actors and groups. */
-export function deleteJob(turn: Turn, jobId: string): boolean {
-  const job = findJob(turn, jobId);
-  if (job === undefined) throw notFound("job", jobId);
-  if (!jobEnded(job)) return false;
-  for (const actor of turn.state.actors.where("job", job.jobId)) if (actor.state === "DEAD") turn.remove("actors", actor.actorId);
-  for (const group of turn.state.groups.where("job", job.jobId)) turn.remove("groups", group.placementGroupId);
-  forgetJob(turn, job.jobId);
-  return true;
-}
-
-/** Removes a job's own record, and what its driver wrote down for it. */
-export function forgetJob(turn: Turn, jobId: string): void {
-  turn.remove("jobs", jobId);
-  turn.putKv(jobOutputKey(jobId), undefined);
 }

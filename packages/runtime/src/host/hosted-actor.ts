@@ -13,6 +13,7 @@ import { measure } from "../values.js";
 import { callRecord } from "./call-record.js";
 import { type ActorContext, applyInContext, runInContext } from "./context.js";
 import { executor, type Group, isPromise, refusedFull } from "./executor.js";
+import { type LastingSignal, lastingSignal, mayRepeat, thenRelease } from "./lasting-signal.js";
 
 type Instance = Readonly<Record<string, unknown>> & object;
 type Method = (...args: never[]) => unknown;
@@ -103,7 +104,7 @@ export async function constructActor(actorClass: unknown, args: readonly unknown
       );
     let made: LastingSignal | null = null;
     const signal = () => {
-      made ??= lasting(call, ending.signal);
+      made ??= lastingSignal(call, ending.signal);
       return made.signal;
     };
     const release = () => made?.release();
@@ -274,60 +275,4 @@ function methodsOf(instance: Instance): ReadonlyMap<string, Method> {
     }
   }
   return methods;
-}
-
-/** The caller of a call with a key may come back for its result after its connection broke. */
-function mayRepeat(call: IncomingCall): boolean {
-  return call.idempotencyKey !== null && call.peer.ended;
-}
-
-interface LastingSignal {
-  readonly signal: AbortSignal;
-  /** The call is over: it listens to nobody any more. */
-  readonly release: () => void;
-}
-
-/** The signal of a call with a key: the end of one caller's connection does not stop it, its wish and the actor's end do. */
-function lasting(call: IncomingCall, ending: AbortSignal): LastingSignal {
-  const controller = new AbortController();
-  const follow = () => {
-    if (!mayRepeat(call)) controller.abort(call.signal.reason);
-  };
-  const end = () => controller.abort(ending.reason);
-  if (call.aborted) follow();
-  else call.signal.addEventListener("abort", follow, { once: true });
-  if (ending.aborted) end();
-  else ending.addEventListener("abort", end, { once: true });
-  return {
-    signal: controller.signal,
-    release() {
-      call.signal.removeEventListener("abort", follow);
-      ending.removeEventListener("abort", end);
-    },
-  };
-}
-
-/** Runs `work` and then `release`, whatever becomes of it; what is done at once stays so. */
-function thenRelease(work: () => unknown, release: () => void): unknown {
-  let result: unknown;
-  try {
-    result = work();
-  } catch (error) {
-    release();
-    throw error;
-  }
-  if (!isPromise(result)) {
-    release();
-    return result;
-  }
-  return result.then(
-    (value) => {
-      release();
-      return value;
-    },
-    (error: unknown) => {
-      release();
-      throw error;
-    },
-  );
 }
