@@ -88,6 +88,7 @@ export class HttpServerEngineAdapter implements Engine {
   readonly #control: EngineControl;
   readonly #updater: WeightUpdater;
   readonly #crossings: WeightCrossings;
+  #warned = false;
 
   constructor(options: HttpServerEngineAdapterOptions) {
     const { url, capabilities, clock, log } = options;
@@ -177,6 +178,7 @@ export class HttpServerEngineAdapter implements Engine {
     const { clock, log } = this.#options;
     const from = clock.nowMs();
     await this.#crossing(call, version, () => this.#updater.load(update));
+    this.#warnOfPrefixes();
     log.info("engine.updated", { url: this.url, version, parts: call.parts, ms: Math.round(clock.nowMs() - from) });
     // A stock server sums what it holds under names and in a way of its own: nothing to compare with.
     return { version: String(version), checksum: null };
@@ -254,6 +256,15 @@ export class HttpServerEngineAdapter implements Engine {
         this.#crossings.end(pause);
       }
     });
+  }
+
+  /** Said once: what was computed under old weights is served on, unless a flush follows or nothing is kept. */
+  #warnOfPrefixes(): void {
+    const { state, capabilities } = this;
+    if (this.#warned || capabilities.radixCacheOff || state.kind === "ended" || state.pause === "abort") return;
+    this.#warned = true;
+    const fix = "pause by abort and flush, or start the server with --disable-radix-cache";
+    this.#options.log.warn("engine.old_prefixes", { url: this.url, pause: state.pause, fix });
   }
 
   /** Waiting for these to end is in vain. */

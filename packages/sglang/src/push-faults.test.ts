@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { silentLogger, systemClock } from "@slime/core";
+import { type Logger, silentLogger, systemClock } from "@slime/core";
+import { keptLog } from "@slime/core/testing";
 import { afterEach, describe, expect, it } from "vitest";
 import { probeCapabilities } from "./capabilities.js";
 import { type AdapterLimits, HttpServerEngineAdapter } from "./http-server-engine-adapter.js";
@@ -27,9 +28,10 @@ async function stage(
     readonly helper?: WeightHelper;
     readonly limits?: Partial<AdapterLimits>;
     readonly transport?: "tensor" | "disk";
+    readonly log?: Logger;
   } = {},
 ) {
-  const { helper = doubleHelper(), limits = {}, transport = "tensor", ...rest } = options;
+  const { helper = doubleHelper(), limits = {}, transport = "tensor", log = silentLogger, ...rest } = options;
   const root = await mkdtemp(join(tmpdir(), "push-"));
   const double = await SglangDouble.start({ modelPath: await writeTinyCheckpoint(join(root, "model"), tinyWeights(1)), ...rest });
   const adapter = new HttpServerEngineAdapter({
@@ -41,7 +43,7 @@ async function stage(
     helper,
     scratch: join(root, "scratch"),
     clock: systemClock,
-    log: silentLogger,
+    log,
     limits,
   });
   cleanups.push(
@@ -174,6 +176,20 @@ describe("a push that goes wrong leaves nobody waiting", () => {
       await expect(adapter.updateFromGroup("g", tensors, 5)).rejects.toMatchObject({ code: "weights.mismatch" });
       expect(adapter.state).toMatchObject({ weights: "torn" });
       expect(double.sessionOpen).toBe(false);
+    }
+  });
+
+  it("prefixes of old weights that a server keeps are warned of, once", async () => {
+    for (const [mode, disable_radix_cache, warnings] of [
+      ["retract", false, 1],
+      ["retract", true, 0],
+      ["abort", false, 0],
+    ] as const) {
+      const { log, lines } = keptLog();
+      const { adapter, source } = await stage({ info: { disable_radix_cache }, log });
+      await adapter.pause(mode);
+      for (const version of [1, 2]) await adapter.updateWeights({ version, source });
+      expect(lines.filter(({ event }) => event === "engine.old_prefixes")).toHaveLength(warnings);
     }
   });
 
