@@ -1,4 +1,5 @@
 import { virtualClock } from "@slime/core/testing";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { ProbeOutcome } from "./http-probe.js";
 import { type WatchHealthParts, watchHealth } from "./watch-health.js";
@@ -83,6 +84,21 @@ describe("the health watch", () => {
     state.stopped = true;
     await clock.run(120_000);
     expect(verdicts).toEqual([]);
+  });
+
+  it("knows of a stop within 10 s also where tokens moved until then, whenever it comes (J4)", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 0, max: 20_000 }), fc.boolean(), async (stopAtMs, answers) => {
+        let stopped = false;
+        const { clock, state, verdicts } = engine({ tokens: async () => (stopped ? 7 : clock.nowMs()) });
+        state.stopped = !answers; // probes that wait behind long prompts, say
+        await clock.run(stopAtMs);
+        stopped = state.stopped = true;
+        await clock.run(10_000);
+        expect(verdicts.at(-1)).toMatch(/suspect$/);
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it("is not taken in by loads that stand still", async () => {

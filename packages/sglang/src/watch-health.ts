@@ -66,6 +66,7 @@ export function watchHealth(parts: WatchHealthParts): HealthWatch {
     const own = new AbortController();
     probing = own;
     observe({ kind: "probe-sent" });
+    tokensBefore = null; // what moved before this probe says nothing of now
     void countTokens();
     const outcome = await parts.probe(own.signal).catch((error: unknown): ProbeOutcome => ({ kind: "refused", reason: reasonOf(error) }));
     if (probing !== own) return; // a hold came between
