@@ -1,7 +1,7 @@
 import type { RouterPolicy } from "@slime/backend";
 import { backoffDelayMs, type Clock, invariant, type Logger, type Random, SlimeError } from "@slime/core";
 import { EngineWatch } from "./engine-watch.js";
-import { Fleet, isAble, type Pair, type StayEnd, type Worker } from "./fleet.js";
+import { Fleet, isAble, type Pair, type Worker } from "./fleet.js";
 import type { RouterLimits } from "./options.js";
 import { HeldReply, pairOutcome } from "./pair-attempt.js";
 import { checkPairable, withBootstrap } from "./pairing.js";
@@ -9,7 +9,7 @@ import { type CacheAwareOptions, defaultCacheAware } from "./policies/cache-awar
 import { makePolicy } from "./policies/index.js";
 import { noHint } from "./policies/policy.js";
 import { isGeneration, routeHint } from "./route-hint.js";
-import { NotingSink, type Stay } from "./stay.js";
+import { Stays } from "./stays.js";
 import type { AttemptOutcome, ForwardRequest, Presence, ReplySink, Transport } from "./transport.js";
 import { WaitingRoom } from "./waiting-room.js";
 
@@ -54,8 +54,8 @@ export class Dispatcher {
   readonly #log: Logger;
   readonly #wants: "nothing" | "key" | "prompt";
   readonly #waiting: WaitingRoom;
-  readonly #stays = new Map<string, Set<Stay>>();
-  #counts = { requests: 0, failures: 0, retries: 0, cut: 0, exhausted: 0, answers: [0, 0, 0, 0, 0, 0] };
+  readonly #stays: Stays;
+  #counts = { requests: 0, failures: 0, retries: 0, cut: 0, exhausted: 0 };
 
   constructor(
     policy: RouterPolicy,
@@ -69,9 +69,10 @@ export class Dispatcher {
     const decode = makePolicy(policy === "cache_aware" ? "least_in_flight" : policy, random, cache);
     this.fleet = new Fleet({ whole, prefill: makePolicy(policy, random, cache), decode }, limits.brokenMax);
     this.watch = new EngineWatch(this.fleet, transport, limits, context, {
-      giveUp: (id) => this.#giveUp(id),
+      giveUp: (id) => this.#stays.giveUp(id),
       admitted: () => this.changed(),
     });
+    this.#stays = new Stays(this.fleet, this.watch, transport, context);
     this.#wants = whole.wants;
     this.#transport = transport;
     this.#limits = limits;
@@ -82,7 +83,7 @@ export class Dispatcher {
   }
 
   get counts(): DispatcherCounts {
-    return this.#counts;
+    return { ...this.#counts, answers: this.#stays.answers };
   }
 
   get waiting(): number {
@@ -156,7 +157,7 @@ export class Dispatcher {
     client: Presence,
   ): Promise<Tried> {
     chosen(worker);
-    const stay = this.#send(worker, request, sink, passRefusals, client);
+    const stay = this.#stays.send(worker, request, sink, passRefusals, client);
     client.watch(stay.cancel);
     const outcome = await stay.outcome;
     client.watch(null);
@@ -177,8 +178,8 @@ export class Dispatcher {
     const both = { ...request, body: withBootstrap(request.body ?? Buffer.alloc(0), prefill.url, role.bootstrapPort, this.#random) };
     const held = new HeldReply(this.#limits.refusalBytesMax);
     chosen(decode);
-    const first = this.#send(prefill, both, held, passRefusals, client);
-    const second = this.#send(decode, both, sink, passRefusals, client);
+    const first = this.#stays.send(prefill, both, held, passRefusals, client);
+    const second = this.#stays.send(decode, both, sink, passRefusals, client);
     client.watch(() => {
       first.cancel();
       second.cancel();
@@ -191,44 +192,6 @@ export class Dispatcher {
     if (held.passTo(sink)) return { outcome, by: prefill };
     const reason = `its answer of status ${outcome.status} is longer than refusalBytesMax (${this.#limits.refusalBytesMax} bytes)`;
     return { outcome: { kind: "broken", reason }, by: prefill };
-  }
-
-  /** Sends to an engine just picked; keeps its count until the request has ended there. */
-  #send(worker: Worker, request: ForwardRequest, sink: ReplySink, passRefusals: boolean, client: Presence): Stay {
-    const noting = new NotingSink(sink, this.watch.liveness(worker.id), this.#clock);
-    const attempt = this.#transport.send(worker.url, request, noting, passRefusals);
-    let released = false;
-    let stays = this.#stays.get(worker.id);
-    if (stays === undefined) this.#stays.set(worker.id, (stays = new Set()));
-    const stay: Stay = {
-      sent: attempt.sent,
-      cancel: attempt.cancel,
-      release: () => {
-        released = true;
-        attempt.cancel();
-      },
-      outcome: attempt.outcome.then((outcome) => {
-        if (outcome.kind === "answered" || outcome.kind === "refused") this.#countAnswer(outcome.status);
-        stays.delete(stay);
-        if (stays.size === 0) this.#stays.delete(worker.id);
-        const how = released || client.left ? "abandoned" : endOf(outcome);
-        const before = worker.health.kind;
-        const reason = "reason" in outcome ? outcome.reason : "";
-        this.fleet.ended(worker.id, how, reason);
-        if (worker.health.kind !== before) this.#log.warn("router.worker_ejected", { worker: worker.url, reason });
-        // Who refuses connections is not paused but gone.
-        if (how === "unreachable" && this.watch.isPaused(worker.id)) this.watch.resume(worker.id);
-        if (how === "broken" || how === "unreachable") void this.watch.probe(worker.id);
-        return outcome;
-      }),
-    };
-    stays.add(stay);
-    return stay;
-  }
-
-  #countAnswer(status: number): void {
-    const digit = Math.floor(status / 100);
-    this.#counts.answers[digit] = (this.#counts.answers[digit] ?? 0) + 1;
   }
 
   /** Until an engine may take the request, or the client left. @throws as `handle`. */
@@ -258,7 +221,7 @@ export class Dispatcher {
     this.fleet.remove(id);
     this.watch.forget(id);
     this.#transport.forget(worker.url);
-    if (worker.health.kind !== "healthy") this.#giveUp(id);
+    if (worker.health.kind !== "healthy") this.#stays.giveUp(id);
     this.#log.info("router.worker_removed", { worker: worker.url, id });
   }
 
@@ -266,7 +229,7 @@ export class Dispatcher {
   async fence(id: string): Promise<void> {
     this.fleet.fence(id);
     this.watch.suspend(id, "fenced");
-    const sent = Promise.all([...(this.#stays.get(id) ?? [])].map(({ sent }) => sent));
+    const sent = Promise.all(this.#stays.at(id).map(({ sent }) => sent));
     await this.#within(sent, this.#limits.fenceMs);
   }
 
@@ -279,9 +242,9 @@ export class Dispatcher {
   /** No new requests; resolves when those in flight have ended. @throws `call.deadline`. The engine stays draining either way. */
   async drain(id: string, timeoutMs: number): Promise<void> {
     this.fleet.drain(id);
-    const ended = Promise.all([...(this.#stays.get(id) ?? [])].map(({ outcome }) => outcome));
+    const ended = Promise.all(this.#stays.at(id).map(({ outcome }) => outcome));
     if (!(await this.#within(ended, timeoutMs))) {
-      const what = `draining ${this.fleet.get(id)?.url ?? id} (${this.#stays.get(id)?.size ?? 0} in flight)`;
+      const what = `draining ${this.fleet.get(id)?.url ?? id} (${this.#stays.at(id).length} in flight)`;
       throw new SlimeError("call.deadline", `${what} did not finish within ${timeoutMs} ms`, { what, timeoutMs });
     }
   }
@@ -300,28 +263,6 @@ export class Dispatcher {
   /** Asks an engine how it is and acts on it. */
   probe(id: string): Promise<void> {
     return this.watch.probe(id);
-  }
-
-  /** P5. */
-  #giveUp(id: string): void {
-    for (const stay of [...(this.#stays.get(id) ?? [])]) stay.cancel();
-  }
-}
-
-/** What an outcome says of its engine. */
-function endOf(outcome: AttemptOutcome): StayEnd {
-  switch (outcome.kind) {
-    case "answered":
-    case "refused":
-      return "answered";
-    case "cut":
-    case "broken":
-      return "broken";
-    case "unreachable":
-      return "unreachable";
-    case "stale":
-    case "abandoned":
-      return "abandoned";
   }
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { HeldReply, pairOutcome } from "./pair-attempt.js";
-import type { Stay } from "./stay.js";
+import type { Stay } from "./stays.js";
 import type { AttemptOutcome, ReplySink } from "./transport.js";
 
 interface Half {

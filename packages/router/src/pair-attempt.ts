@@ -1,4 +1,4 @@
-import type { Stay } from "./stay.js";
+import type { Stay } from "./stays.js";
 import type { AttemptOutcome, ReplySink } from "./transport.js";
 
 /** Holds a reply instead of passing it on. */
