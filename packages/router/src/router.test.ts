@@ -19,7 +19,7 @@ async function routed(
   const router = await startRouter({
     policy: "round_robin",
     ...options,
-    limits: { probeEveryMs: 600_000, probeTimeoutMs: 100, stallMs: 50, closeMs: 50, ...options.limits },
+    limits: { probeEveryMs: 600_000, stallMs: 50, closeMs: 50, ...options.limits },
   });
   open.push(router);
   const made: ScriptedEngine[] = [];
@@ -123,7 +123,7 @@ describe("proxying", () => {
   });
 
   it("leaves a hung engine for another", async () => {
-    const { router, engines } = await routed(2);
+    const { router, engines } = await routed(2, { limits: { probeTimeoutMs: 1_000 } });
     const [a, b] = [at(engines, 0), at(engines, 1)];
     a.script = () => {};
     a.health = null;
