@@ -33,6 +33,8 @@ const bars = { kibPerRequest: 16, shareAfterKill: 0.75, shareAfterStop: 0.75 };
 
 const geometric = (all) => Math.exp(all.reduce((sum, value) => sum + Math.log(value), 0) / all.length);
 const mean = (all) => all.reduce((sum, value) => sum + value, 0) / all.length;
+const perCpuSecond = ({ answered, cpuSeconds }) => answered / Math.max(cpuSeconds, 0.01);
+const ms = (value) => value?.toFixed(2) ?? "–";
 const say = (text) => process.stderr.write(`${text}\n`);
 const children = new Set();
 
@@ -159,9 +161,13 @@ async function load(generator, router, order) {
 
 const residentKib = (pid) => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? Number.NaN);
 
-/** Speed: every workload and number of clients, the routers in turn. */
+/** Speed: every workload and number of clients, the routers in turn, after each has seen every workload: compilers need a while. */
 async function speed(generator, engines, routers) {
   const rows = [];
+  for (const workload of workloads) {
+    tell(engines, workload.order);
+    for (const router of routers) await load(generator, router, { clients: 32, stream: workload.stream });
+  }
   for (let repetition = 0; repetition < repetitions; repetition++) {
     for (const workload of workloads) {
       tell(engines, workload.order);
@@ -171,9 +177,10 @@ async function speed(generator, engines, routers) {
         for (const router of clients === 1 ? [bare, ...inTurn] : inTurn) {
           const result = await load(generator, router, { clients, stream: workload.stream });
           rows.push({ repetition, workload: workload.name, clients, router: router.name, ...result, perTenth: undefined });
-          const { answered, seconds, cpuSeconds } = result;
-          const micros = (cpuSeconds * 1e6) / answered;
-          say(`  ${workload.name}, ${clients} clients, ${router.name}: ${Math.round(answered / seconds)}/s, ${micros.toFixed(0)} µs each`);
+          const micros = result.answered === 0 ? "–" : Math.round(1e6 / perCpuSecond(result));
+          say(
+            `  ${workload.name}, ${clients} clients, ${router.name}: ${Math.round(result.answered / result.seconds)}/s, ${micros} µs each`,
+          );
         }
       }
     }
@@ -293,10 +300,10 @@ function speedTable(speeds) {
           String(clients),
           router,
           both(({ answered, seconds }) => Math.round(answered / seconds)),
-          router === "bare engine" ? "" : both(({ cpuSeconds, answered }) => Math.round((cpuSeconds * 1e6) / answered)),
-          router === "bare engine" ? "" : both(({ cpuSeconds, answered }) => Math.round(answered / cpuSeconds)),
-          both(({ p50Ms }) => p50Ms.toFixed(2)),
-          both(({ p99Ms }) => p99Ms.toFixed(2)),
+          router === "bare engine" ? "" : both((row) => (row.answered === 0 ? "–" : Math.round(1e6 / perCpuSecond(row)))),
+          router === "bare engine" ? "" : both((row) => Math.round(perCpuSecond(row))),
+          both(({ p50Ms }) => ms(p50Ms)),
+          both(({ p99Ms }) => ms(p99Ms)),
           both(({ lost, brokenOff, errorEvents, refused }) => lost + brokenOff + errorEvents + refused),
         ]);
       }
@@ -310,7 +317,7 @@ function verdicts({ real, speeds, memories, faultRows }) {
     geometric(
       speeds
         .filter((row) => row.router === router && row.workload === name && barCounts.includes(row.clients))
-        .map(({ answered, cpuSeconds }) => answered / cpuSeconds),
+        .map((row) => Math.max(perCpuSecond(row), 1)),
     );
   const p50 = (router, name) =>
     mean(speeds.filter((row) => row.router === router && row.workload === name && row.clients === 1).map(({ p50Ms }) => p50Ms));

@@ -10,6 +10,7 @@ export interface LoadOrder {
   readonly port: number;
   readonly clients: number;
   readonly warmMs: number;
+  /** Goes on, to ten times as long, until half as many answers came as there are clients: slow routers are measured too. */
   readonly windowMs: number;
   readonly stream: boolean;
   /** Whose CPU time is read at both ends of the window. */
@@ -22,9 +23,10 @@ export interface LoadResult {
   readonly answered: number;
   readonly seconds: number;
   readonly cpuSeconds: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-  readonly maxMs: number;
+  /** Null without an answer. */
+  readonly p50Ms: number | null;
+  readonly p99Ms: number | null;
+  readonly maxMs: number | null;
   /** Answers completed in each tenth of a second since the window began. */
   readonly perTenth: readonly number[];
   /** Requests that ended without a byte of an answer. */
