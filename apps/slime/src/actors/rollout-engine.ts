@@ -11,8 +11,8 @@ import { type EngineSpec, startEngineProcess } from "./start-engine-process.js";
 
 /** What ending the engine's processes may take before this one ends without having seen them gone; its daemon ends what carries its mark. */
 const endMsMax = 1_000;
-/** Exit code of a life that ended itself so that its restart policy gives it the next: "try again". */
-const tryAgain = 75;
+/** Exit code of a life that ended itself so that its restart policy gives it the next: what it owned is unavailable. */
+const nextLife = 69;
 /** SGLang counts on from the meeting point's port: 30 and one per data-parallel rank. */
 const meetingPortsMax = 64;
 const log = lineLogger(systemClock, (line) => process.stderr.write(line));
@@ -149,7 +149,7 @@ export class RolloutEngine {
   /** R2. The processes below go first: what an engine left behind would hold its GPUs. */
   #end(reason: string): void {
     process.stderr.write(`engine ends itself: ${reason}\n`);
-    const exit = () => process.exit(tryAgain);
+    const exit = () => process.exit(nextLife);
     systemClock.after(endMsMax, exit);
     this.onShutdown().then(exit, exit);
   }

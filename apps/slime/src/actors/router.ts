@@ -42,8 +42,8 @@ interface RouterProcess extends RouterStarted {
 
 /** Only this machine reaches a router: there is no TLS and no token in front of it yet. */
 const host = "127.0.0.1";
-/** Exit code of a life that ended itself so that its restart policy gives it the next: "try again". */
-const tryAgain = 75;
+/** Exit code of a life that ended itself so that its restart policy gives it the next: what it owned is unavailable. */
+const nextLife = 69;
 const log = lineLogger(systemClock, (line) => process.stderr.write(line));
 
 /**
@@ -80,7 +80,7 @@ export class Router {
     void router.over.then((reason) => {
       if (signal.aborted) return;
       process.stderr.write(`router ends itself: ${reason}\n`);
-      process.exit(tryAgain);
+      process.exit(nextLife);
     });
     phase("routing");
     return router;

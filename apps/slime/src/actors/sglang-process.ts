@@ -25,6 +25,8 @@ import { WatchedEngine } from "./watched-engine.js";
 
 /** Only this machine reaches a server: there is no TLS and no token between router and engines yet. */
 const host = "127.0.0.1";
+/** A pause by abort takes a second; a hung server takes all the time it gets. */
+const pauseMsMax = 30_000;
 
 /**
  * Starts an SGLang server on this process's GPUs and makes an engine of it: adapter, weight helper, watch.
@@ -104,6 +106,8 @@ async function engineOf(
     scratch: join(spec.directory, "weights"),
     clock: systemClock,
     log: parts.log,
+    // A server that hangs in a push must not hold the others' for longer.
+    limits: { pauseTimeoutMs: pauseMsMax },
   });
   const engine = new WatchedEngine({ adapter, exited: server?.exited ?? null, onHealth: parts.health, clock: systemClock });
   return {

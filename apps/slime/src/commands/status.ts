@@ -34,7 +34,9 @@ export function statusLines(status: StatusView, nowMs: number): readonly string[
     `${status.cluster_id}  head ${status.address}  http://${status.http_address}${status.epoch > 1 ? `  life ${status.epoch}` : ""}`,
   ];
   if (status.read_only !== null) lines.push(`THE HEAD ONLY READS: ${status.read_only}`);
-  lines.push("", `Nodes (${status.nodes.filter((node) => node.state === "ALIVE").length} alive)`, ...indent(nodeLines(status.nodes)));
+  const left = status.nodes.filter((node) => node.state === "LEFT").length;
+  const alive = status.nodes.filter((node) => node.state === "ALIVE").length;
+  lines.push("", `Nodes (${alive} alive${left > 0 ? `; ${left} left in order: --json` : ""})`, ...indent(nodeLines(status.nodes)));
   const jobName = namesOfJobs(status);
   const gpus = gpuLines(status, jobName);
   if (gpus.length > 0) lines.push("", "GPUs", ...indent(gpus));
@@ -53,7 +55,7 @@ export function statusLines(status: StatusView, nowMs: number): readonly string[
 
 function nodeLines(nodes: readonly NodeView[]): readonly string[] {
   const present = nodes.filter((node) => node.state === "ALIVE" || node.state === "SUSPECT");
-  const gone = nodes.filter((node) => !present.includes(node)).slice(-endedShownMax);
+  const gone = nodes.filter((node) => node.state === "LOST").slice(-endedShownMax);
   if (present.length + gone.length === 0) return [`none has joined: ${typedCommand("slime-worker", process.env)} join ADDRESS`];
   return textTable(
     ["node", "state", "machine", "used"],
