@@ -107,6 +107,32 @@ describe("the real sglang_router", () => {
     await port.close();
   });
 
+  it("loses no request to an engine that dies, and asks it no more once its breaker is open", async () => {
+    await using root = await temporaryDirectory();
+    await using router = await start(root.path, {});
+    const port = sglangRouter(router.url, { clock: systemClock, metricsUrl: router.metricsUrl });
+    const frail = await fakeEngine("frail");
+    await port.add(frail.url);
+    await port.add(engines[0]?.url ?? "");
+    const said: string[] = [];
+    const client = async () => {
+      for (let i = 0; i < 40; i++) {
+        said.push(await ask(router));
+        if (said.length === 60) {
+          frail.server.closeAllConnections();
+          frail.server.close();
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: 8 }, client));
+    expect(said.filter((name) => name !== "a" && name !== "frail")).toEqual([]);
+    expect(said.slice(-100)).toEqual(Array.from({ length: 100 }, () => "a"));
+    const { retries } = await port.stats();
+    expect(retries).toBeGreaterThan(0);
+    expect(retries).toBeLessThan(40);
+    await port.close();
+  });
+
   it("pairs prefill and decode", async () => {
     await using root = await temporaryDirectory();
     await using router = await start(root.path, { pd: true, policy: "random" });

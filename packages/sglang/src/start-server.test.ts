@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { silentLogger, systemClock } from "@slime/core";
@@ -83,6 +84,28 @@ describe("a server", () => {
     expect([daemon, schedulerPid(parts)].filter(exists)).toEqual([]);
   });
 
+  it("ends whole with a signal to its guard, as a host that ends its children sends one", async () => {
+    await using root = await temporaryDirectory();
+    const { spec, parts } = await fake(root.path, "daemon", platform);
+    await using server = await startServer(spec, parts);
+    const daemon = await daemonOf(root.path);
+    const guard = (await platform.processes.list()).find(({ pid }) => pid === server.pid)?.parentPid ?? 0;
+    signal(guard, "SIGTERM");
+    expect(await server.exited).toMatchObject({ signal: "SIGKILL" });
+    expect([daemon, server.pid, schedulerPid(parts)].filter(exists)).toEqual([]);
+  });
+
+  it.runIf(process.platform === "linux")("ends whole when its guard is killed", async () => {
+    await using root = await temporaryDirectory();
+    const { spec, parts } = await fake(root.path, "daemon", platform);
+    await using server = await startServer(spec, parts);
+    const daemon = await daemonOf(root.path);
+    const guard = (await platform.processes.list()).find(({ pid }) => pid === server.pid)?.parentPid ?? 0;
+    signal(guard, "SIGKILL");
+    expect(await server.exited).toMatchObject({ exitCode: null, signal: null });
+    await until("the end of all", () => ![daemon, server.pid, schedulerPid(parts)].some(exists), 3_000);
+  });
+
   it("that dies early fails with the cause, the fix and its last lines (T2)", async () => {
     await using root = await temporaryDirectory();
     const { spec, parts } = await fake(root.path, "crash-at-load,daemon", platform, {
@@ -100,7 +123,7 @@ describe("a server", () => {
 
   it("that goes on no more is given up on silence, and nothing is left (R2, T2)", async () => {
     await using root = await temporaryDirectory();
-    const { spec, parts } = await fake(root.path, "silent", platform, { startSilenceMsMax: 1_500 });
+    const { spec, parts } = await fake(root.path, "silent", platform, { startSilenceMsMax: 800 });
     const starting = startServer(spec, parts);
     await expect(starting).rejects.toMatchObject({ code: "stalled" });
     expect(exists(schedulerPid(parts))).toBe(false);
@@ -135,8 +158,10 @@ describe("a server that cannot start", () => {
   it("names a port that is taken", async () => {
     await using root = await temporaryDirectory();
     const { spec, parts } = await fake(root.path, "", platform);
-    await using _server = await startServer(spec, parts);
+    const holder = createServer();
+    await new Promise<void>((resolve) => holder.listen(spec.port, spec.host, resolve));
     await expect(startServer(spec, parts)).rejects.toMatchObject({ code: "port.taken" });
+    await new Promise<void>((resolve) => holder.close(() => resolve()));
   });
 
   it("is given up with its owner's signal", async () => {
