@@ -19,13 +19,13 @@ function eventLog(): { readonly log: Logger; readonly next: (event: string) => P
   return { log, next: (event) => new Promise((done) => void waiting.push({ event, done })) };
 }
 
-/** Four engines as processes behind a router that judges in tenths of its usual times. */
+/** Four engines as processes behind a router that judges in less than half of its usual times: not less, or a busy machine's engines are hung. */
 async function fleet(
   delayMs: number,
   log: Logger,
 ): Promise<{ readonly router: RunningRouter; readonly engines: readonly EngineProcess[] }> {
   const engines = await Promise.all(Array.from({ length: 4 }, () => engineProcess(delayMs)));
-  const router = await startRouter({ log, limits: { probeEveryMs: 200, probeTimeoutMs: 500, stallMs: 500, closeMs: 50 } });
+  const router = await startRouter({ log, limits: { probeEveryMs: 500, probeTimeoutMs: 2_000, stallMs: 2_000, closeMs: 50 } });
   open.push(...engines, router);
   const client = httpRouter(router.url);
   for (const { url } of engines) await client.add(url);

@@ -13,6 +13,7 @@ export function refusal(message: string, code: string): Json {
   return { error: message, code };
 }
 
+/** An answer that is there at once. */
 export function reply(status: number, body: unknown): Promise<OwnReply> {
   return Promise.resolve({ status, body });
 }

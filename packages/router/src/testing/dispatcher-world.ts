@@ -75,6 +75,7 @@ export interface DispatcherWorld {
   readonly add: (id: string, version?: string | null, role?: EngineRole) => Promise<void>;
 }
 
+/** Engines are added by the test, probes run when it asks for one. */
 export function dispatcherWorld(limits: Partial<RouterLimits> = {}, policy: RouterPolicy = routerPolicies[0]): DispatcherWorld {
   const clock = virtualClock();
   const { transport, sent, alive } = keptTransport();
