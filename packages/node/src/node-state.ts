@@ -52,6 +52,8 @@ export interface JobState {
   readonly pid: number;
   readonly logPath: string;
   readonly stopping: boolean;
+  /** Why this node ends it by itself; the head knows its own reasons. */
+  readonly why: string;
   /** A newer attempt that waits for this one's end (N7). */
   readonly next: StartJob | null;
 }

@@ -35,7 +35,7 @@ export function startJob(draft: Draft, start: StartJob): void {
       up: jobUp(endedReport(jobId, start.attempt, { how: null, message: "the node is stopping", stopped: false })),
     });
   const processId = draft.context.newProcessId();
-  draft.jobs.set(jobId, { start, processId, pid: 0, logPath: "", stopping: false, next: null });
+  draft.jobs.set(jobId, { start, processId, pid: 0, logPath: "", stopping: false, why: "", next: null });
   draft.effects.push({ kind: "launch_driver", processId, start });
 }
 
@@ -44,15 +44,16 @@ export function adoptJob(draft: Draft, { processId, pid, logPath, start }: Extra
   const jobId = start.spec?.jobId ?? "";
   const known = draft.jobs.get(jobId);
   const newest = known === undefined || known.start.attempt < start.attempt;
-  if (newest) draft.jobs.set(jobId, { start, processId, pid, logPath, stopping: false, next: null });
+  if (newest) draft.jobs.set(jobId, { start, processId, pid, logPath, stopping: false, why: "", next: null });
   const older = newest ? known?.processId : processId;
   if (older !== undefined) draft.effects.push({ kind: "end", processId: older, graceMs: 0, reason: "a newer attempt is here (N7)" });
 }
 
 /** Ends a driver within its grace; one that is over is said again. */
-export function stopJob(draft: Draft, jobId: string, graceMs: number, job: JobState | undefined = draft.jobs.get(jobId)): void {
+export function stopJob(draft: Draft, jobId: string, graceMs: number, why = ""): void {
+  const job = draft.jobs.get(jobId);
   if (job !== undefined) {
-    draft.jobs.set(jobId, { ...job, stopping: true, next: null });
+    draft.jobs.set(jobId, { ...job, stopping: true, why: job.why || why, next: null });
     if (job.next !== null)
       draft.effects.push({
         kind: "report",
@@ -88,7 +89,8 @@ function endedReport(jobId: string, attempt: number, end: JobEnd): JobReport {
 /** The driver is gone, with all that came from it. */
 export function driverEnded(draft: Draft, jobId: string, job: JobState, how: HowItDied | null, message: string): void {
   draft.jobs.delete(jobId);
-  const report = endedReport(jobId, job.start.attempt, { how, message, stopped: job.stopping });
+  const said = job.why === "" ? message : `${job.why}; its driver: ${message}`;
+  const report = endedReport(jobId, job.start.attempt, { how, message: said, stopped: job.stopping });
   draft.endedJobs.set(`${jobId}#${job.start.attempt}`, { processId: job.processId, report });
   bounded(draft, draft.endedJobs);
   draft.effects.push({ kind: "report", up: jobUp(report) });

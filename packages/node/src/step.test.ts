@@ -387,5 +387,10 @@ describe("a stop", () => {
     expect(kinds(m.send({ kind: "stop", graceMs: 10, reason: "asked" })).filter((kind) => kind === "end").length).toBe(3);
     expect(kinds(m.send({ kind: "start_actor", start: startOf("b") }))).toEqual(["actor gone"]);
     expect(kinds(m.send({ kind: "start_job", start: jobStart("k") }))).toEqual(["job ended"]);
+    const processId = m.state().jobs.get("j")?.processId ?? "";
+    m.send({ kind: "ended", processId, pid: 1, death: died() });
+    expect(inventory(m.state()).endedJobs).toMatchObject([
+      { state: { value: { stopped: true, message: "its node node_0000000000000001 was stopped (asked); its driver: killed by SIGKILL" } } },
+    ]);
   });
 });

@@ -161,5 +161,5 @@ function stop(draft: Draft, graceMs: number, reason: string): void {
   for (const [processId] of draft.hosts)
     if (actorIn(draft, processId) === null)
       draft.effects.push({ kind: "end", processId, graceMs: Math.min(graceMs, nodeLimits.termGraceMs), reason });
-  for (const [jobId, job] of draft.jobs) stopJob(draft, jobId, graceMs, job);
+  for (const jobId of [...draft.jobs.keys()]) stopJob(draft, jobId, graceMs, `its node ${draft.context.nodeId} was stopped (${reason})`);
 }

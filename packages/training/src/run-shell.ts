@@ -3,7 +3,7 @@
  * S1 an event is in the journal before its commands begin; S2 nothing begun in an era writes anything after the era ended: a rollback
  * first aborts and awaits it; S3 every wait is watched: without progress for `stallMs` the run stops and says what it waited for.
  */
-import { causeChain, type Random, SlimeError, sleep } from "@slime/core";
+import { causeChain, type Random, reasonOf, SlimeError, sleep } from "@slime/core";
 import { fleetWatch } from "./fleet-watch.js";
 import { generationJob, startJob } from "./generation-lane.js";
 import { type Journal, openJournal } from "./journal.js";
@@ -247,7 +247,7 @@ class RunShell {
     }
     this.#error = ownFailure(error);
     this.#ports.log.error("run.failed", { during: what, reason });
-    this.#emit({ kind: "failed", code: SlimeError.isAny(error) ? error.code : "call.failed", message: reason });
+    this.#emit({ kind: "failed", code: SlimeError.isAny(error) ? error.code : "call.failed", message: reasonOf(error) });
   }
 
   /** Everything back to the checkpoint together, then trainer and engines up. */
