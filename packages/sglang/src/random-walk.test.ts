@@ -97,6 +97,6 @@ it.each(["0.5.15", "0.5.23"] as const)("whatever is asked of the adapter, a serv
       }
       await adapter.close();
     }),
-    { numRuns: 40 },
+    { numRuns: 25 },
   );
 });
