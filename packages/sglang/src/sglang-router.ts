@@ -33,100 +33,116 @@ interface Known {
  * not by the router: after a restart of it the run adds its engines again.
  */
 export function sglangRouter(url: string, parts: SglangRouterParts = {}): Router {
-  const { clock = systemClock, metricsUrl = null, addMsMax = addMsDefault } = parts;
-  const workers = new RouterWorkers(url, clock);
-  const known = new Map<string, Known>();
-  const queues = new Map<string, Promise<unknown>>();
+  return new DrivenRouter(url, parts);
+}
 
-  const inTurn = <T>(engine: string, work: () => Promise<T>): Promise<T> => {
-    const turn = (queues.get(engine) ?? Promise.resolve()).then(work, work);
-    queues.set(
+class DrivenRouter implements Router {
+  readonly url: string;
+  readonly #clock: Clock;
+  readonly #metricsUrl: string | null;
+  readonly #addMsMax: number;
+  readonly #workers: RouterWorkers;
+  readonly #known = new Map<string, Known>();
+  /** The last change of each engine, settled or not (F3). */
+  readonly #turns = new Map<string, Promise<unknown>>();
+
+  constructor(url: string, { clock = systemClock, metricsUrl = null, addMsMax = addMsDefault }: SglangRouterParts) {
+    this.url = url;
+    this.#clock = clock;
+    this.#metricsUrl = metricsUrl;
+    this.#addMsMax = addMsMax;
+    this.#workers = new RouterWorkers(url, clock);
+  }
+
+  add(given: string, { fenced = false, role = regular }: { readonly fenced?: boolean; readonly role?: EngineRole } = {}): Promise<void> {
+    return this.#inTurn(given, async (engine) => {
+      if (fenced) await this.#workers.remove(engine, removeMsMax);
+      else await this.#workers.add(engine, role, this.#addMsMax);
+      this.#known.set(engine, { role, gate: fenced ? "fenced" : "open", version: null });
+    });
+  }
+
+  remove(given: string): Promise<void> {
+    return this.#inTurn(given, async (engine) => {
+      const wasListed = await this.#workers.remove(engine, removeMsMax);
+      if (!this.#known.delete(engine) && !wasListed) this.#mustKnow(engine);
+    });
+  }
+
+  fence(given: string): Promise<void> {
+    return this.#inTurn(given, (engine) => this.#takeOut(engine, "fenced"));
+  }
+
+  open(given: string, version: number): Promise<void> {
+    return this.#inTurn(given, async (engine) => {
+      const before = this.#mustKnow(engine);
+      await this.#workers.add(engine, before.role, this.#addMsMax);
+      this.#known.set(engine, { ...before, gate: "open", version });
+    });
+  }
+
+  drain(given: string, timeoutMs: number): Promise<void> {
+    return this.#inTurn(given, async (engine) => {
+      using limit = deadline(this.#clock, timeoutMs, `the drain of ${engine}`);
+      await this.#takeOut(engine, "draining");
+      while ((await requestsAt(engine, this.#clock)) > 0) await sleep(this.#clock, drainPollMs, limit.signal);
+    });
+  }
+
+  async stats(): Promise<RouterStats> {
+    const listed = await this.#workers.list();
+    const counts = this.#metricsUrl === null ? noCounts : await countsAt(this.#metricsUrl, this.#clock);
+    const inRotation = listed.map(
+      ({ id, url, isHealthy, load }): RouterWorker => ({
+        id,
+        url,
+        state: isHealthy ? "healthy" : "unhealthy",
+        inFlight: load,
+        weightVersion: this.#known.get(url)?.version ?? null,
+      }),
+    );
+    const others = [...this.#known]
+      .filter(([engine]) => !listed.some(({ url }) => url === engine))
+      .map(
+        ([engine, { gate, version }]): RouterWorker => ({
+          id: engine,
+          url: engine,
+          state: gate === "open" ? "unhealthy" : gate,
+          inFlight: 0,
+          weightVersion: version,
+        }),
+      );
+    return { ...counts, workers: [...inRotation, ...others] };
+  }
+
+  close(): Promise<void> {
+    return this.#workers.close();
+  }
+
+  async #takeOut(engine: string, gate: Known["gate"]): Promise<void> {
+    const before = this.#mustKnow(engine);
+    await this.#workers.remove(engine, removeMsMax);
+    this.#known.set(engine, { ...before, gate });
+  }
+
+  #mustKnow(engine: string): Known {
+    const found = this.#known.get(engine);
+    if (found !== undefined) return found;
+    throw new SlimeError("not_found", `no engine ${engine} was added to the router at ${this.url}; add it first`, {
+      kind: "engine",
+      id: engine,
+    });
+  }
+
+  #inTurn<T>(given: string, work: (engine: string) => Promise<T>): Promise<T> {
+    const engine = new URL(given).origin;
+    const turn = (this.#turns.get(engine) ?? Promise.resolve()).then(() => work(engine));
+    this.#turns.set(
       engine,
       turn.catch(() => {}),
     );
     return turn;
-  };
-  const mustKnow = (engine: string): Known => {
-    const found = known.get(engine);
-    if (found !== undefined) return found;
-    throw new SlimeError("not_found", `no engine ${engine} was added to the router at ${url}; add it first`, {
-      kind: "engine",
-      id: engine,
-    });
-  };
-  const takeOut = async (engine: string, gate: Known["gate"]) => {
-    const before = mustKnow(engine);
-    await workers.remove(engine, removeMsMax);
-    known.set(engine, { ...before, gate });
-  };
-  return {
-    url,
-    add: (given, { fenced = false, role = regular } = {}) => {
-      const engine = originOf(given);
-      return inTurn(engine, async () => {
-        if (fenced) await workers.remove(engine, removeMsMax);
-        else await workers.add(engine, role, addMsMax);
-        known.set(engine, { role, gate: fenced ? "fenced" : "open", version: null });
-      });
-    },
-    remove: (given) => {
-      const engine = originOf(given);
-      return inTurn(engine, async () => {
-        const wasListed = await workers.remove(engine, removeMsMax);
-        if (!known.delete(engine) && !wasListed) mustKnow(engine);
-      });
-    },
-    fence: (given) => inTurn(originOf(given), () => takeOut(originOf(given), "fenced")),
-    open: (given, version) => {
-      const engine = originOf(given);
-      return inTurn(engine, async () => {
-        const before = mustKnow(engine);
-        await workers.add(engine, before.role, addMsMax);
-        known.set(engine, { ...before, gate: "open", version });
-      });
-    },
-    drain: (given, timeoutMs) => {
-      const engine = originOf(given);
-      return inTurn(engine, async () => {
-        using limit = deadline(clock, timeoutMs, `the drain of ${engine}`);
-        await takeOut(engine, "draining");
-        while ((await requestsAt(engine, clock)) > 0) await sleep(clock, drainPollMs, limit.signal);
-      });
-    },
-    stats: async () => {
-      const listed = await workers.list();
-      const counts = metricsUrl === null ? noCounts : await countsAt(metricsUrl, clock);
-      const fenced = [...known].filter(([engine]) => !listed.some((worker) => worker.url === engine));
-      return {
-        ...counts,
-        workers: [
-          ...listed.map(
-            (worker): RouterWorker => ({
-              id: worker.id,
-              url: worker.url,
-              state: worker.isHealthy ? "healthy" : "unhealthy",
-              inFlight: worker.load,
-              weightVersion: known.get(worker.url)?.version ?? null,
-            }),
-          ),
-          ...fenced.map(
-            ([engine, { gate, version }]): RouterWorker => ({
-              id: engine,
-              url: engine,
-              state: gate === "open" ? "unhealthy" : gate,
-              inFlight: 0,
-              weightVersion: version,
-            }),
-          ),
-        ],
-      };
-    },
-    close: () => workers.close(),
-  };
-}
-
-function originOf(engine: string): string {
-  return new URL(engine).origin;
+  }
 }
 
 /** Requests an engine has, by its own word: the router counts only what some of its policies need. */

@@ -28,89 +28,121 @@ export interface HealthWatch extends Disposable {
 
 /** Judges an engine by its process, its requests, its tokens and probes: the shell of `HealthJudge`. */
 export function watchHealth(parts: WatchHealthParts): HealthWatch {
-  const { clock, onVerdict } = parts;
-  const judge = new HealthJudge(clock.nowMs(), parts.limits ?? defaultHealthLimits);
-  const holds = new Set<object>();
-  let told: HealthVerdict["kind"] = "healthy";
-  let timer: Timer | null = null;
-  let probing: AbortController | null = null;
-  let tokensBefore: number | null = null;
-  let disposed = false;
+  return new Watch(parts);
+}
 
-  const tell = (verdict: HealthVerdict) => {
-    if (verdict.kind !== told && !disposed) {
-      told = verdict.kind;
-      onVerdict(verdict);
+class Watch implements HealthWatch {
+  readonly #parts: WatchHealthParts;
+  readonly #judge: HealthJudge;
+  readonly #holds = new Set<object>();
+  #told: HealthVerdict["kind"] = "healthy";
+  #timer: Timer | null = null;
+  /** The probe under way. */
+  #probing: AbortController | null = null;
+  #tokensBefore: number | null = null;
+  #disposed = false;
+
+  constructor(parts: WatchHealthParts) {
+    this.#parts = parts;
+    this.#judge = new HealthJudge(parts.clock.nowMs(), parts.limits ?? defaultHealthLimits);
+    void parts.exited.then(({ reason }) => this.#observe({ kind: "exited", reason }));
+    this.#arm();
+  }
+
+  verdict(): HealthVerdict {
+    return this.#judge.verdict(this.#parts.clock.nowMs());
+  }
+
+  saw(what: "request" | "tokens" | "request-broken"): void {
+    this.#observe(what === "request-broken" ? { kind: what } : { kind: "life", sign: what });
+  }
+
+  hold(why: string): Disposable {
+    const key = {};
+    this.#holds.add(key);
+    this.#stopProbe();
+    this.#observe({ kind: "held", why });
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#holds.delete(key) && this.#holds.size === 0) this.#observe({ kind: "let-go" });
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#disposed = true;
+    this.#stopProbe();
+    this.#timer?.cancel();
+  }
+
+  #observe(event: HealthEvent): void {
+    if (!this.#disposed) this.#tell(this.#judge.observe(event, this.#parts.clock.nowMs()));
+  }
+
+  #tell(verdict: HealthVerdict): void {
+    if (verdict.kind !== this.#told) {
+      this.#told = verdict.kind;
+      this.#parts.onVerdict(verdict);
     }
-    arm();
-  };
-  const observe = (event: HealthEvent) => {
-    if (!disposed) tell(judge.observe(event, clock.nowMs()));
-  };
-  const arm = () => {
-    timer?.cancel();
-    if (disposed || told === "dead") return;
-    const nowMs = clock.nowMs();
-    const tokensAtMs = probing === null || parts.tokens === undefined ? null : nowMs + tokensEveryMs;
-    const times = [judge.probeAtMs(), judge.changesAtMs(nowMs), tokensAtMs].filter((at) => at !== null);
-    if (times.length > 0) timer = clock.after(Math.max(0, Math.min(...times) - nowMs), wake);
-  };
-  const wake = () => {
-    if (probing !== null) void countTokens();
-    const probeAtMs = judge.probeAtMs();
-    if (probeAtMs !== null && probeAtMs <= clock.nowMs()) void sendProbe();
-    else tell(judge.verdict(clock.nowMs()));
-  };
-  const sendProbe = async () => {
-    stopProbe(); // tokens may have spoken for it first
+    this.#arm();
+  }
+
+  /** Wakes when the next probe is due, when the verdict changes by itself, or to count tokens. */
+  #arm(): void {
+    this.#timer?.cancel();
+    if (this.#disposed || this.#told === "dead") return;
+    const nowMs = this.#parts.clock.nowMs();
+    const tokensAtMs = this.#probing === null || this.#parts.tokens === undefined ? null : nowMs + tokensEveryMs;
+    const times = [this.#judge.probeAtMs(), this.#judge.changesAtMs(nowMs), tokensAtMs].filter((at) => at !== null);
+    if (times.length > 0) this.#timer = this.#parts.clock.after(Math.max(0, Math.min(...times) - nowMs), () => this.#wake());
+  }
+
+  #wake(): void {
+    if (this.#probing !== null) void this.#countTokens();
+    const nowMs = this.#parts.clock.nowMs();
+    const probeAtMs = this.#judge.probeAtMs();
+    if (probeAtMs !== null && probeAtMs <= nowMs) void this.#sendProbe();
+    else this.#tell(this.#judge.verdict(nowMs));
+  }
+
+  async #sendProbe(): Promise<void> {
+    this.#stopProbe(); // tokens may have spoken for it first
     const own = new AbortController();
-    probing = own;
-    observe({ kind: "probe-sent" });
-    tokensBefore = null; // what moved before this probe says nothing of now
-    void countTokens();
-    const outcome = await parts.probe(own.signal).catch((error: unknown): ProbeOutcome => ({ kind: "refused", reason: reasonOf(error) }));
-    if (probing !== own) return; // a hold came between
-    probing = null;
-    if (outcome.kind === "answered" && outcome.status === 200) return observe({ kind: "life", sign: "probe" });
-    const reason =
-      outcome.kind === "refused"
-        ? `/health_generate: ${outcome.reason}`
-        : outcome.kind === "silent"
-          ? "no answer to /health_generate"
-          : `/health_generate answered ${outcome.status}`;
-    observe({ kind: "probe-failed", reason, refused: outcome.kind === "refused" });
-  };
-  const countTokens = async () => {
-    const count = await parts.tokens?.().catch(() => null);
-    if (count === undefined || count === null || disposed) return;
-    const moved = tokensBefore !== null && count !== tokensBefore;
-    tokensBefore = count;
-    if (moved && holds.size === 0) observe({ kind: "life", sign: "tokens" });
-  };
-  const stopProbe = () => {
-    probing?.abort();
-    probing = null;
-  };
-  void parts.exited.then(({ reason }) => observe({ kind: "exited", reason }));
-  arm();
-  return {
-    verdict: () => judge.verdict(clock.nowMs()),
-    saw: (what) => observe(what === "request-broken" ? { kind: what } : { kind: "life", sign: what }),
-    hold(why) {
-      const key = {};
-      holds.add(key);
-      stopProbe();
-      observe({ kind: "held", why });
-      return {
-        [Symbol.dispose]() {
-          if (holds.delete(key) && holds.size === 0) observe({ kind: "let-go" });
-        },
-      };
-    },
-    [Symbol.dispose]() {
-      disposed = true;
-      stopProbe();
-      timer?.cancel();
-    },
-  };
+    this.#probing = own;
+    this.#observe({ kind: "probe-sent" });
+    this.#tokensBefore = null; // what moved before this probe says nothing of now
+    void this.#countTokens();
+    const outcome = await this.#parts
+      .probe(own.signal)
+      .catch((error: unknown): ProbeOutcome => ({ kind: "refused", reason: reasonOf(error) }));
+    if (this.#probing !== own) return; // a hold came between
+    this.#probing = null;
+    this.#observe(probeEvent(outcome));
+  }
+
+  async #countTokens(): Promise<void> {
+    const count = await this.#parts.tokens?.().catch(() => null);
+    if (count === undefined || count === null || this.#disposed) return;
+    const moved = this.#tokensBefore !== null && count !== this.#tokensBefore;
+    this.#tokensBefore = count;
+    if (moved && this.#holds.size === 0) this.#observe({ kind: "life", sign: "tokens" });
+  }
+
+  #stopProbe(): void {
+    this.#probing?.abort();
+    this.#probing = null;
+  }
+}
+
+function probeEvent(outcome: ProbeOutcome): HealthEvent {
+  switch (outcome.kind) {
+    case "refused":
+      return { kind: "probe-failed", reason: `/health_generate: ${outcome.reason}`, refused: true };
+    case "silent":
+      return { kind: "probe-failed", reason: "no answer to /health_generate", refused: false };
+    case "answered":
+      return outcome.status === 200
+        ? { kind: "life", sign: "probe" }
+        : { kind: "probe-failed", reason: `/health_generate answered ${outcome.status}`, refused: false };
+  }
 }
