@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { join, relative, resolve } from "node:path";
+import { basename, join, relative, resolve } from "node:path";
 import { SlimeError, systemClock, systemRandom } from "@slime/core";
 import type { Command } from "commander";
 import { followJob } from "../client/follow-job.js";
@@ -58,7 +58,12 @@ async function quickstart(flags: readonly string[], options: QuickstartFlags): P
   const entrypoint = shellLine(["slime", "train", "--config", options.config, "--run-dir", root, ...flags]);
   say(`$ slime job submit -- ${entrypoint}\n`);
   const head = headClient(`http://${cluster.httpAddress}`);
-  const { submission_id: job } = await head.submit({ entrypoint, runtime_env: { working_dir: process.cwd() } });
+  const { submission_id: job } = await head.submit({
+    entrypoint,
+    // The run goes by the name of its directory; one that a job cannot have leaves the choice to the head.
+    ...(jobName.test(basename(root)) ? { submission_id: basename(root) } : {}),
+    runtime_env: { working_dir: process.cwd() },
+  });
   const end = await followJob(head, job, {
     write: (text) => void process.stdout.write(text),
     notice: say,
@@ -74,5 +79,7 @@ async function quickstart(flags: readonly string[], options: QuickstartFlags): P
     throw new SlimeError("job.failed", `the run ended with ${end.state}: ${end.message}`, { jobId: job, exitCode: end.driver_exit_code });
   say("Try next: the same in three terminals (README), another seed (npm run quickstart -- --seed 7), or your own reward function.");
 }
+
+const jobName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 
 const stamp = () => new Date(systemClock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-");
