@@ -71,6 +71,7 @@ export async function pushSubject(backend: PushBackend, options: WeightSyncOptio
     pauseMode: options.pauseMode,
     canaryTokens: options.canary ? [3, 4, 5, 6] : null,
     temperature: 1,
+    canaryTolerance: 0.01,
     clock,
     log: silentLogger,
   });

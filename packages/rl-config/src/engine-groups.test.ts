@@ -68,6 +68,7 @@ describe("settings that are handed on", () => {
       "--router-backend sglang_router --router-policy least_in_flight",
       "--router-policy least_in_flight is not one of sglang_router's; its nearest is power_of_two",
     ],
+    ["a tolerance of nothing", "--update-weight-canary-tolerance 0", "--update-weight-canary-tolerance: must be greater than 0, got 0"],
     [
       "thresholds nobody reads",
       "--router-balance-abs-threshold 3",

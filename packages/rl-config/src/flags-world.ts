@@ -145,6 +145,13 @@ export const worldFlags = [
     reader: app,
     help: "where disk pushes are written, readable by every engine; default: the run directory",
   }),
+  numberOrNone("update-weight-canary-tolerance", {
+    group: "engines",
+    above: 0,
+    origin: "own",
+    reader: training,
+    help: "mean difference of a fixed text's log-probs, engine against trainer, above which a push failed; default: 0.01, or 0.1 where engines do not compute in float32",
+  }),
   toggle("update-weight-disk-keep-files", { group: "engines", reader: app, help: "keep the directories of earlier disk pushes" }),
   integer("sglang-server-concurrency", {
     group: "engines",

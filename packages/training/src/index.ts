@@ -72,4 +72,4 @@ export {
   trainerInit,
 } from "./settings.js";
 export { busyMs, overlapMs } from "./spans.js";
-export { canaryToleranceMax, type WeightPush, type WeightPushParts, weightPush } from "./weight-push.js";
+export { type WeightPush, type WeightPushParts, weightPush } from "./weight-push.js";

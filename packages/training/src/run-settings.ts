@@ -3,7 +3,7 @@ import { derive, type LoopLength, type RunConfig } from "@slime/rl-config";
 import type { BatchOptions } from "./batch.js";
 import type { GenerationSettings } from "./generation.js";
 import type { LoopConfig } from "./loop-state.js";
-import { batchOptions, loopConfig, pauseMode, rolloutSampling, samplingSeed } from "./settings.js";
+import { batchOptions, canaryTolerance, loopConfig, pauseMode, rolloutSampling, samplingSeed } from "./settings.js";
 
 export type StalenessPolicy = "drop" | "wait" | "refill" | "mask";
 
@@ -16,6 +16,8 @@ export interface RunSettings {
   readonly pauseMode: PauseMode;
   /** The canary is asked at this temperature: servers give log-probs of input tokens at 1, whatever they sample at. */
   readonly temperature: number;
+  /** Largest mean difference of the canary's log-probs between engine and trainer. */
+  readonly canaryTolerance: number;
   /** Largest lag that trains; null: measured only. */
   readonly staleness: { readonly lagMax: number; readonly policy: StalenessPolicy } | null;
   readonly needOldLogProbs: boolean;
@@ -50,6 +52,7 @@ export function runSettings(
     batch: batchOptions(config),
     pauseMode: pauseMode(config),
     temperature: 1,
+    canaryTolerance: canaryTolerance(config),
     staleness: config.maxStaleness === null ? null : { lagMax: config.maxStaleness, policy: config.stalenessPolicy },
     // With one step per rollout the step's own log-probs, detached, are the old policy's.
     needOldLogProbs: derived.stepsPerRollout > 1 && !config.useRolloutLogprobs,

@@ -99,7 +99,12 @@ class RunShell {
       settings,
       random: options.random,
       desk: new PromptDesk(ports.source, ports.ledger),
-      push: weightPush({ ...ports, pauseMode: settings.pauseMode, temperature: settings.temperature }),
+      push: weightPush({
+        ...ports,
+        pauseMode: settings.pauseMode,
+        temperature: settings.temperature,
+        canaryTolerance: settings.canaryTolerance,
+      }),
       rollouts: new Map(),
       deadlines: new PhaseDeadlines(),
       tally: {

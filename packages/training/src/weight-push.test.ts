@@ -15,7 +15,7 @@ async function world(
       ports.trainer.start({ opId: "t", timeoutMs: 1_000 }, { checkpoint: null }),
     ]),
   );
-  return { sim, go, push: weightPush({ ...ports, pauseMode: "abort", temperature: 1 }) };
+  return { sim, go, push: weightPush({ ...ports, pauseMode: "abort", temperature: 1, canaryTolerance: 0.01 }) };
 }
 
 const at = (version: number) => ({ version, opId: `run.e1.push.${version}`, timeoutMs: 10_000 });
@@ -57,9 +57,12 @@ describe("a weight push", () => {
       trainer: { ...ports.trainer, probe: async () => Float32Array.of(-1, -9) },
       pauseMode: "abort",
       temperature: 1,
+      canaryTolerance: 0.01,
     });
     const error: unknown = await go(wrong.push(at(1)).catch((reason: unknown) => reason));
-    expect(SlimeError.is(error, "weights.push") && error.message).toContain("the canary's log-probs differ from the trainer's by 6");
+    expect(SlimeError.is(error, "weights.push") && error.message).toContain(
+      "the canary's log-probs differ from the trainer's by 3.5 in the mean",
+    );
     expect(push.version()).toBe(0);
   });
 
@@ -86,7 +89,7 @@ describe("a weight push", () => {
           .list()
           .map((handle) => (handle.id === "engine-1" ? { ...handle, engine: { ...handle.engine, flush: () => held } } : handle)),
     };
-    const slow = weightPush({ ...ports, fleet, pauseMode: "abort", temperature: 1 });
+    const slow = weightPush({ ...ports, fleet, pauseMode: "abort", temperature: 1, canaryTolerance: 0.01 });
     const report = await go(slow.push({ ...at(1), timeoutMs: 500 }));
     expect(report.engines.map(({ state }) => state)).toEqual(["open", "quarantined"]);
     release();
@@ -116,7 +119,7 @@ describe("a weight push", () => {
     };
     // The engine stays what it is, so that only its fence keeps requests out.
     const fleet = { ...ports.fleet, fence, restart: async () => {} };
-    const slow = weightPush({ ...ports, fleet, pauseMode: "abort", temperature: 1 });
+    const slow = weightPush({ ...ports, fleet, pauseMode: "abort", temperature: 1, canaryTolerance: 0.01 });
     const report = await go(slow.push({ ...at(1), timeoutMs: 500 }));
     expect(report.engines.map(({ state }) => state)).toEqual(["open", "quarantined"]);
     release();

@@ -19,12 +19,11 @@ export interface WeightPushParts {
   /** Token ids whose log-probs engine and trainer must agree on; null: no canary. */
   readonly canaryTokens: readonly number[] | null;
   readonly temperature: number;
+  /** Largest mean difference of the canary's log-probs: engine and trainer of one arithmetic agree to 1e-6, other precisions are coarser by far. */
+  readonly canaryTolerance: number;
   readonly clock: Clock;
   readonly log: Logger;
 }
-
-/** Largest difference of a canary log-prob. Engine and trainer of one arithmetic agree to 1e-6; other precisions are coarser by far. */
-export const canaryToleranceMax = 1e-2;
 
 /** Between two tries of a fence whose router is away. */
 const fenceRetryMs = 200;
@@ -297,9 +296,14 @@ async function checkCanary(
   );
   const got = result.inputLogProbs.filter((value): value is number => value !== null);
   if (got.length !== wanted.length) throw mismatch(id, version, `the canary has ${got.length} log-probs, the trainer ${wanted.length}`);
-  const worst = got.reduce((most, value, i) => Math.max(most, Math.abs(value - (wanted[i] ?? Number.NaN))), 0);
-  if (!(worst <= canaryToleranceMax)) throw mismatch(id, version, `the canary's log-probs differ from the trainer's by ${worst}`);
-  parts.log.debug("push.canary", { engine: id, version, worst });
+  const difference = got.reduce((sum, value, i) => sum + Math.abs(value - (wanted[i] ?? Number.NaN)), 0) / Math.max(1, got.length);
+  if (!(difference <= parts.canaryTolerance))
+    throw mismatch(
+      id,
+      version,
+      `the canary's log-probs differ from the trainer's by ${difference} in the mean, --update-weight-canary-tolerance is ${parts.canaryTolerance}`,
+    );
+  parts.log.debug("push.canary", { engine: id, version, difference });
 }
 
 function mismatch(engine: string, version: number, reason: string): SlimeError {

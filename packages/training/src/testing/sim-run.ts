@@ -49,6 +49,7 @@ export function simSettings(loop: Partial<LoopConfig> = {}, more: Partial<RunSet
     },
     pauseMode: loop.mode === "async" ? "retract" : "abort",
     temperature: 1,
+    canaryTolerance: 0.01,
     staleness: null,
     needOldLogProbs: false,
     needRefLogProbs: false,
