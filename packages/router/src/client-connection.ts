@@ -24,6 +24,18 @@ export interface InboundOwner {
   readonly onClosed: (connection: ClientConnection) => void;
 }
 
+/** Seconds without progress after which a connection is closed. */
+export interface Patience {
+  /** Between requests. */
+  readonly idleS: number;
+  /** Within a request that does not come on. */
+  readonly requestS: number;
+  /** Within an answer that the client does not take. */
+  readonly stalledS: number;
+  /** After the last answer. */
+  readonly lingerS: number;
+}
+
 /** Bytes of pipelined requests that are kept while one is answered; then reading stops until it is. */
 const aheadBytesMax = 64 << 10;
 const continueLine = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -62,6 +74,7 @@ export class ClientConnection {
     socket.setNoDelay(true);
     socket.on("data", (chunk: Buffer) => this.#take(chunk));
     socket.on("drain", () => {
+      this.#quiet = 0;
       if (this.#phase.kind === "busy") this.#phase.reply.drained();
       else if (this.#phase.kind === "draining") this.#ready();
     });
@@ -77,7 +90,7 @@ export class ClientConnection {
   }
 
   /** To be called once a second. Closes what was idle or slow for too long. */
-  sweep(limits: { readonly idleS: number; readonly requestS: number; readonly lingerS: number }): void {
+  sweep(limits: Patience): void {
     this.#quiet++;
     switch (this.#phase.kind) {
       case "head":
@@ -93,6 +106,10 @@ export class ClientConnection {
         if (this.#quiet > limits.lingerS) this.destroy();
         return;
       case "busy":
+        // Whoever waits for an engine has time; whoever does not take the answer holds an engine back.
+        if (!this.#socket.writableNeedDrain) this.#quiet = 0;
+        else if (this.#quiet > limits.stalledS) this.destroy();
+        return;
       case "closed":
     }
   }

@@ -1,6 +1,6 @@
 import { type AddressInfo, createServer, isIP, type Server } from "node:net";
 import { factsOf, SlimeError } from "@slime/core";
-import { ClientConnection, type InboundOwner, type InboundRequest } from "./client-connection.js";
+import { ClientConnection, type InboundOwner, type InboundRequest, type Patience } from "./client-connection.js";
 import { connectionsMax } from "./connection-limit.js";
 import type { RequestHead } from "./head-parser.js";
 import { ownRoute } from "./own-routes.js";
@@ -13,8 +13,7 @@ export interface RouterFront {
   readonly close: () => Promise<void>;
 }
 
-/** Seconds without progress after which a connection is closed: between requests, within one, after the last answer. */
-const patience = { idleS: 65, requestS: 60, lingerS: 3 };
+const patience: Patience = { idleS: 65, requestS: 60, stalledS: 300, lingerS: 3 };
 
 /** The router's HTTP front on bare sockets: worker management of its own, some routes sent to every engine, everything else proxied to one. @throws `address.refused`, `port.taken`. */
 export async function serveRouter(
@@ -54,6 +53,8 @@ export async function serveRouter(
     connection.refuse(503, "no_available_workers", `the router serves ${clientsMax} connections at once: half its open files, less 100`);
   });
   await listen(server, host, port);
+  // A connection that could not be taken: the others go on.
+  server.on("error", (error) => log.warn("router.accept_failed", { reason: error.message }));
   let sweeping = clock.after(1_000, function sweep() {
     for (const connection of connections) connection.sweep(patience);
     sweeping = clock.after(1_000, sweep);
@@ -122,6 +123,9 @@ function listen(server: Server, host: string, port: number): Promise<void> {
       );
     });
     // As many clients as may come at once, coming at once.
-    server.listen({ port, host, backlog: 4_096 }, () => resolve());
+    server.listen({ port, host, backlog: 4_096 }, () => {
+      server.removeAllListeners("error");
+      resolve();
+    });
   });
 }

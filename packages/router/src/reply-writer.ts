@@ -54,6 +54,7 @@ export class ReplyWriter implements ReplySink {
   };
 
   begin(status: number, headers: readonly string[], length: number | null): void {
+    if (this.#ended) return;
     let head = `x-slime-engine: ${this.#engine}\r\nx-request-id: ${this.requestId}\r\n`;
     if (this.#version !== null) head += `x-slime-weight-version: ${this.#version}\r\n`;
     let streams = false;
@@ -99,6 +100,7 @@ export class ReplyWriter implements ReplySink {
 
   /** An answer of the router's own. */
   own(status: number, headers: Readonly<Record<string, string>>, text: string): void {
+    if (this.#ended) return;
     const body = Buffer.from(text);
     let head = "";
     for (const [name, value] of Object.entries(headers)) head += `${name}: ${value}\r\n`;

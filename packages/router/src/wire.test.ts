@@ -233,6 +233,24 @@ describe("requests", () => {
     await idle.closed();
   });
 
+  it("a client that does not take its answer is cut off in the end, and its engine let go", async () => {
+    const clock = virtualClock();
+    const { router, engine } = await routed({ clock });
+    const client = dial(router, post("/a", "x"));
+    client.socket.pause();
+    const line = await engine.next();
+    line.socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${64 << 20}\r\n\r\n`);
+    line.socket.write(Buffer.alloc(64 << 20));
+    for (let stuck = 0, left = -1; stuck < 100; stuck = line.socket.writableLength === left ? stuck + 1 : 0) {
+      left = line.socket.writableLength;
+      await turn();
+    }
+    await clock.run(299_000);
+    expect(line.isClosed).toBe(false);
+    await clock.run(5_000);
+    await line.closed();
+  });
+
   it("more connections than may be open are told so", async () => {
     const clock = systemClock;
     const parts = { limits: { ...defaultRouterLimits, closeMs: 20 }, clock, random: seededRandom(1), log: silentLogger };
