@@ -1,10 +1,11 @@
 """Prints what a package's argument class takes, as JSON, by reading its source: the package is not imported, so this takes
 a fraction of a second and no GPU. `null` when the package, the file or the class is not there.
 
-usage: python argument_fields.py PACKAGE FILE CLASS      e.g. sglang srt/server_args.py ServerArgs
+usage: python argument_fields.py PACKAGE FILE CLASS [FOLDER]      e.g. sglang srt/server_args.py ServerArgs srt/arg_groups/fields
 
 Each setting: {"name": of the field, "flag": of the command line or null, "aliases": [...], "deprecated": bool, "negatable": bool}.
-Two styles are read: fields annotated with Arg(...) metadata, and parser.add_argument(...) calls within the class.
+Three styles are read: fields annotated with Arg(...) metadata in the class; the same in classes of FOLDER that carry _NS_PATH, from
+which newer versions put the class together; and parser.add_argument(...) calls within the class.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import sys
 from typing import Dict, List, Optional
 
 
-def source_of(package: str, file: str) -> Optional[str]:
+def find(package: str, path: str) -> Optional[str]:
+    """Where a file or folder of an installed package lies."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
-    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        path = os.path.join(folder, *file.split("/"))
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as handle:
-                return handle.read()
-    return None
+    places = (os.path.join(folder, *path.split("/")) for folder in ((spec.submodule_search_locations or []) if spec is not None else []))
+    return next((place for place in places if os.path.exists(place)), None)
+
+
+def classes_of(path: str) -> List[ast.ClassDef]:
+    with open(path, encoding="utf-8") as handle:
+        return [node for node in ast.parse(handle.read()).body if isinstance(node, ast.ClassDef)]
 
 
 def text(node: Optional[ast.AST]) -> Optional[str]:
@@ -63,7 +66,10 @@ class Settings:
         if not isinstance(node.target, ast.Name):
             return
         name = node.target.id
-        metadata = next((part for part in ast.walk(node.annotation) if isinstance(part, ast.Call) and last_name(part.func) == "Arg"), None)
+        calls = [part for part in ast.walk(node.annotation) if isinstance(part, ast.Call)]
+        if any(last_name(call.func) == "Derived" for call in calls):
+            return  # computed, not given
+        metadata = next((call for call in calls if last_name(call.func) == "Arg"), None)
         given = keywords(metadata) if metadata is not None else {}
         annotated = isinstance(node.annotation, ast.Subscript) and last_name(node.annotation.value) in ("A", "Annotated")
         hidden = "no_cli" in given or not annotated
@@ -86,14 +92,21 @@ class Settings:
             self.add(dest, flags[0], flags[1:], False, action == "BooleanOptionalAction")
 
 
-def settings_of(source: str, name: str) -> Optional[List[Dict[str, object]]]:
-    found = next((node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name), None)
+def is_namespace(node: ast.ClassDef) -> bool:
+    return any(isinstance(part, ast.Assign) and last_name(part.targets[0]) == "_NS_PATH" for part in node.body)
+
+
+def settings_of(file: str, name: str, folder: Optional[str]) -> Optional[List[Dict[str, object]]]:
+    found = next((node for node in classes_of(file) if node.name == name), None)
     if found is None:
         return None
+    parts = sorted(os.listdir(folder)) if folder is not None else []
+    namespaces = [node for part in parts if part.endswith(".py") for node in classes_of(os.path.join(folder or "", part)) if is_namespace(node)]
     settings = Settings()
-    for node in found.body:
-        if isinstance(node, ast.AnnAssign):
-            settings.field(node)
+    for node in [*namespaces, found]:
+        for field in node.body:
+            if isinstance(field, ast.AnnAssign):
+                settings.field(field)
     for call in ast.walk(found):
         if isinstance(call, ast.Call) and last_name(call.func) == "add_argument":
             settings.argument(call)
@@ -101,9 +114,10 @@ def settings_of(source: str, name: str) -> Optional[List[Dict[str, object]]]:
 
 
 def main() -> None:
-    package, file, name = sys.argv[1:]
-    source = source_of(package, file)
-    print(json.dumps(None if source is None else settings_of(source, name)))
+    package, file, name, *folders = sys.argv[1:]
+    path = find(package, file)
+    folder = find(package, folders[0]) if folders else None
+    print(json.dumps(None if path is None else settings_of(path, name, folder)))
 
 
 if __name__ == "__main__":

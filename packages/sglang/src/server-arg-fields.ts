@@ -34,7 +34,7 @@ export interface ReadFieldsOptions {
  * @throws SlimeError `process.start` when there is no such Python.
  */
 export function serverArgTable(python: string, options: ReadFieldsOptions): Promise<ArgTable | null> {
-  return argTable(python, ["sglang", "srt/server_args.py", "ServerArgs"], options);
+  return argTable(python, ["sglang", "srt/server_args.py", "ServerArgs", "srt/arg_groups/fields"], options);
 }
 
 /** What the sglang_router of that Python takes, by `RouterArgs`' own names; see `serverArgTable`. */
@@ -63,7 +63,7 @@ export function argTableOf(fields: readonly ArgField[]): ArgTable {
   return table;
 }
 
-async function argTable(python: string, what: readonly [string, string, string], { env }: ReadFieldsOptions): Promise<ArgTable | null> {
+async function argTable(python: string, what: readonly [string, ...string[]], { env }: ReadFieldsOptions): Promise<ArgTable | null> {
   const output = await new Promise<string>((resolve, reject) => {
     execFile(python, [script, ...what], { env: { ...env }, timeout: readMsMax, maxBuffer: outputBytesMax }, (error, stdout, stderr) => {
       if (error === null) return resolve(stdout);

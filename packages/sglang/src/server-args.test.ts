@@ -110,7 +110,12 @@ describe("what slime decides for a server", () => {
   });
 
   it("asks for a run of ports only where SGLang counts on", () => {
-    expect([distInitPorts({}, 1), distInitPorts({}, 2), distInitPorts({ enable_dp_attention: true, dp_size: 4 }, 1)]).toEqual([0, 31, 34]);
+    expect([
+      distInitPorts({}, 1),
+      distInitPorts({}, 2),
+      distInitPorts({ enable_dp_attention: true, dp_size: 4 }, 1),
+      distInitPorts({ attn_dp_size: 2 }, 1),
+    ]).toEqual([0, 31, 34, 31]);
   });
 
   it.each<[string, Change, RegExp]>([
@@ -257,6 +262,31 @@ class ServerArgs:
       "tool",
       "tp_size",
     ]);
+  });
+
+  it("finds what newer versions put together from namespaces", async () => {
+    await using root = await temporaryDirectory();
+    const fields = `
+class Parallel(msgspec.Struct):
+    _NS_PATH = "parallel"
+    tp_size: A[int, Arg(help="x", aliases=["--tensor-parallel-size"])] = 1
+    enable_dp_attention: A[bool, Arg(no_cli=True)] = False
+    tp_rank: A[int, Derived("x")] = 0
+class Helper:
+    not_a_setting: A[int, "x"] = 1
+`;
+    install(root.path, "sglang/__init__.py", "");
+    install(root.path, "sglang/srt/arg_groups/fields/parallel.py", fields);
+    const server = `class ServerArgs:
+    @staticmethod
+    def add_cli_args(parser):
+        parser.add_argument("--enable-dp-attention", action=DeprecatedStoreTrueAction)
+`;
+    install(root.path, "sglang/srt/server_args.py", server);
+    const env = { PATH: process.env["PATH"], PYTHONPATH: root.path };
+    const found = await serverArgTable("python3", { env });
+    expect([...(found?.keys() ?? [])].sort()).toEqual(["enable_dp_attention", "tensor_parallel_size", "tp_size"]);
+    expect(found?.get("enable_dp_attention")).toMatchObject({ flag: "enable_dp_attention", deprecated: true });
   });
 
   it("says null where it is not installed, and names a Python that is not there", async () => {

@@ -139,7 +139,12 @@ export function serverSpec(request: ServerRequest, { table, suggest = () => [] }
  */
 export function distInitPorts(args: ServerArgs, nodes: number): number {
   const dp = numberOf(args["dp_size"]) ?? 1;
-  return nodes > 1 || args["enable_dp_attention"] === true ? 30 + dp : 0;
+  return nodes > 1 || hasDpAttention(args) ? 30 + dp : 0;
+}
+
+/** Replicas that share the engine's GPUs: `enable_dp_attention` until 0.5.17, `attn_dp_size` in 0.5.23. */
+function hasDpAttention(args: ServerArgs): boolean {
+  return args["enable_dp_attention"] === true || (numberOf(args["attn_dp_size"]) ?? 1) > 1;
 }
 
 interface Computed {
@@ -208,8 +213,10 @@ function tensorParallelSize({ engine, node }: ServerRequest, settings: ServerArg
   const dp = numberOf(settings["dp_size"]) ?? 1;
   if (!Number.isInteger(engine.gpus / pp)) issues.push(`pp_size ${pp} does not divide the ${engine.gpus} GPUs of an engine`);
   if (engine.gpus % node.count !== 0) issues.push(`the ${engine.gpus} GPUs of an engine do not divide over its ${node.count} nodes`);
-  if (dp > 1 && settings["enable_dp_attention"] !== true)
-    issues.push(`dp_size ${dp} makes replicas that each need the engine's GPUs: start more engines instead, or set enable_dp_attention`);
+  if (dp > 1 && !hasDpAttention(settings))
+    issues.push(
+      `dp_size ${dp} makes replicas that each need the engine's GPUs: start more engines instead, or set enable_dp_attention (attn_dp_size in 0.5.23)`,
+    );
   return Math.max(1, Math.floor(engine.gpus / pp));
 }
 

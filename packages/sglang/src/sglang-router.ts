@@ -43,7 +43,7 @@ class DrivenRouter implements Router {
   readonly #addMsMax: number;
   readonly #workers: RouterWorkers;
   readonly #known = new Map<string, Known>();
-  /** The last change of each engine, settled or not (F3). */
+  /** The last change of each engine that has one under way (F3). */
   readonly #turns = new Map<string, Promise<unknown>>();
 
   constructor(url: string, { clock = systemClock, metricsUrl = null, addMsMax = addMsDefault }: SglangRouterParts) {
@@ -137,10 +137,12 @@ class DrivenRouter implements Router {
   #inTurn<T>(given: string, work: (engine: string) => Promise<T>): Promise<T> {
     const engine = new URL(given).origin;
     const turn = (this.#turns.get(engine) ?? Promise.resolve()).then(() => work(engine));
-    this.#turns.set(
-      engine,
-      turn.catch(() => {}),
-    );
+    const settled = turn
+      .catch(() => {})
+      .then(() => {
+        if (this.#turns.get(engine) === settled) this.#turns.delete(engine);
+      });
+    this.#turns.set(engine, settled);
     return turn;
   }
 }
