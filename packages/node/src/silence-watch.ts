@@ -4,7 +4,7 @@ import { nodeLimits } from "./limits.js";
 
 /**
  * Tells a host that hangs from one that computes. A host that is silent on its connection may be in the middle of a long
- * computation that does not yield; it uses processor time. One that is stopped, or uses none for long, hangs.
+ * computation that does not yield; it uses processor time, or would if it got some. One that is stopped, or wants none for long, hangs.
  */
 export interface SilenceWatch extends Disposable {
   /** The process has no connection from here on. */
@@ -36,7 +36,8 @@ export function silenceWatch({ platform, clock, onHang }: SilenceWatchOptions): 
       const activity = await platform.processes.activity(entry.pid);
       if (silent.get(processId) !== entry || activity === null) continue; // heard of meanwhile, or dead, which others notice
       const nowMs = clock.nowMs();
-      if (activity.cpuMs > entry.cpuMs) {
+      // Where processor time is told in whole seconds only, a starved process seems to use none for long; but it wants some.
+      if (activity.cpuMs > entry.cpuMs || activity.runnable) {
         entry.cpuMs = activity.cpuMs;
         entry.busyMs = nowMs;
       }

@@ -75,7 +75,11 @@ export function linuxProcesses(root = "/proc"): ProcessTable {
       const found = stat(pid);
       return found === null
         ? null
-        : { cpuMs: (found.cpuTicks * 1000) / ticksPerSecond, stopped: found.state === "T" || found.state === "t" };
+        : {
+            cpuMs: (found.cpuTicks * 1000) / ticksPerSecond,
+            stopped: found.state === "T" || found.state === "t",
+            runnable: found.state === "R" || found.state === "D",
+          };
     },
   };
 }

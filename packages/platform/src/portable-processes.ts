@@ -88,7 +88,7 @@ export function portableProcesses(): ProcessTable {
     },
     activity: async (pid) => {
       const row = await one(pid);
-      return row === null ? null : { cpuMs: row.cpuMs, stopped: row.state.startsWith("T") };
+      return row === null ? null : { cpuMs: row.cpuMs, stopped: row.state.startsWith("T"), runnable: /^[RDU]/.test(row.state) };
     },
   };
 }

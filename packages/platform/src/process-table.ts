@@ -25,6 +25,8 @@ export interface ProcessActivity {
   readonly cpuMs: number;
   /** Stopped by a signal (SIGSTOP) or a tracer. */
   readonly stopped: boolean;
+  /** It runs or wants to, at this moment: on a crowded machine a process may want the processor for long and hardly get it. */
+  readonly runnable: boolean;
 }
 
 /** A variable that every process of ours carries in its environment from exec on. */
