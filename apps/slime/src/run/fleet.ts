@@ -55,6 +55,8 @@ export class Fleet implements EngineFleet {
   /** Moves happen one after another, so that a router never learns of engines in another order than they came. */
   #last: Promise<void> = Promise.resolve();
   #routerLife = 0;
+  /** The death of each actor that was told last: while it restarts its state is told more than once, with the same death. */
+  readonly #told = new Map<string, string>();
   #router: RouterPort | null = null;
   #started = false;
   #closed = false;
@@ -158,7 +160,7 @@ export class Fleet implements EngineFleet {
   #routerChanged(status: ActorStatus): void {
     if (status.incarnation === this.#routerLife && status.state === "ALIVE") return;
     if (status.state !== "ALIVE") {
-      this.emit({ kind: "router.died", reason: status.death?.message ?? `it is ${status.state}` });
+      if (this.#isNewDeath(status)) this.emit({ kind: "router.died", reason: status.death?.message ?? `it is ${status.state}` });
       return;
     }
     this.#routerLife = status.incarnation;
@@ -182,7 +184,8 @@ export class Fleet implements EngineFleet {
     let life = worker.state().incarnation;
     worker.onStateChange((status) => {
       if (status.state !== "ALIVE") {
-        if (status.death !== null) this.emit({ kind: "worker.died", worker: `rollout-worker-${at}`, reason: status.death.message });
+        if (status.death !== null && this.#isNewDeath(status))
+          this.emit({ kind: "worker.died", worker: `rollout-worker-${at}`, reason: status.death.message });
       } else if (status.incarnation !== life) {
         life = status.incarnation;
         this.#inTurn("tell worker", async () => {
@@ -192,6 +195,13 @@ export class Fleet implements EngineFleet {
         });
       }
     });
+  }
+
+  #isNewDeath({ actorId, death }: ActorStatus): boolean {
+    const which = death === null ? "unknown" : `${death.pid} ${death.atMs}`;
+    if (this.#told.get(actorId) === which) return false;
+    this.#told.set(actorId, which);
+    return true;
   }
 
   #isUp(life: EngineLife): boolean {
