@@ -1,5 +1,13 @@
 export { clusterTag, socketDirOf, storeDirOf } from "./cluster-paths.js";
-export { type DeathEvidence, describeDeath, type ExitStatus, exitStatusOf, type HowItDied, lastWords, readExitFile } from "./exit-status.js";
+export {
+  type DeathEvidence,
+  describeDeath,
+  type ExitStatus,
+  exitStatusOf,
+  type HowItDied,
+  lastWords,
+  readExitFile,
+} from "./exit-status.js";
 export { type ExitWatcher, type ExitWatcherOptions, exitWatcher, type Watched } from "./exit-watch.js";
 export { appendLine, lastLines, privateDirectory, readTextIfThere, syncDirectory, writeFileAtomic } from "./files.js";
 export { type GpuDevice, type GpuReading, isVirtualGpu, type NvidiaSmi, readGpus, realGpus, systemNvidiaSmi, virtualGpus } from "./gpus.js";
