@@ -155,7 +155,7 @@ describe("found by a job", () => {
     const reward = cluster.home.file("nan.mjs", "export const reward = () => Number.NaN;\n");
     const { code, said, runDir } = await asJob("nan-reward", { "custom-rm-path": reward, "reward-key": "null" });
     expect(code).toBe(70);
-    expect(said).toMatch(/prompt 0:\d+: the reward of sample \d+ failed: it returned NaN/);
+    expect(said).toMatch(/the reward of sample \d+ of prompt 0:\d+ failed: it returned NaN/);
     expect(said).toMatch(/\[reward\.failed\] \d+ of \d+ prompts failed, more than --failed-prompts-max allows/);
     expect(trainedCount(runDir)).toBe(0);
     expect(existsSync(join(runDir, "checkpoints"))).toBe(false);
