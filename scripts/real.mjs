@@ -9,13 +9,23 @@ import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { checkMachine, findPython312, hashOf, makeOnce, makePythonEnv, realCache, step, Unavailable } from "./lib/python-env.mjs";
+import {
+  checkMachine,
+  findPython312,
+  hashOf,
+  keepCopies,
+  makeOnce,
+  makePythonEnv,
+  realCache,
+  step,
+  Unavailable,
+} from "./lib/python-env.mjs";
 import { build, install, root } from "./lib/setup.mjs";
 import { defaultSglang, processEnv, recipes, serverArgs, smollm2Package, uv } from "./real/recipe.mjs";
 
 const here = join(dirname(fileURLToPath(import.meta.url)), "real");
 const minute = 60_000;
-const testsMsMax = 20 * minute;
+const testsMsMax = 18 * minute;
 
 const given = process.argv.slice(2);
 const files = given.filter((argument) => !argument.startsWith("--"));
@@ -25,6 +35,9 @@ if (unknown.length > 0) end(2, `unknown ${unknown.join(", ")}: --require, --env 
 const sglang = process.env.SGLANG || defaultSglang;
 const recipe = recipes[sglang];
 if (recipe === undefined) end(2, `SGLANG=${sglang} has no recipe; there is one for ${Object.keys(recipes).join(", ")}`);
+
+// What was started ends with this process (see `step` and `runTests`), and servers with the tests that started them.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(name, () => process.exit(130));
 
 try {
   const described = await makeEverything();
@@ -51,16 +64,19 @@ async function makeEverything() {
     python,
     requirements: recipe.parts.map((name) => join(here, "requirements", `${name}.txt`)),
     cudaStubs: join(here, "cuda_stubs.py"),
-    shims: recipe.shims.map((name) => join(here, "shims", name)),
   };
-  const key = hashOf(uv, python, ...[...parts.requirements, parts.cudaStubs, ...parts.shims].map((file) => ({ file })));
+  const key = hashOf(uv, python, ...[...parts.requirements, parts.cudaStubs].map((file) => ({ file })));
   const folder = join(cache, `sglang-${sglang}-${key}`);
   process.stdout.write(`SGLang ${sglang}: ${folder}\n`);
   await makeOnce(folder, 15 * minute, async () => {
     checkMachine();
     await makePythonEnv(folder, parts);
   });
-  const env = { ...processEnv, PYTHONPATH: recipe.shims.map((name) => join(folder, "shims", name)).join(":") };
+  const shims = await keepCopies(
+    cache,
+    recipe.shims.map((name) => join(here, "shims", name)),
+  );
+  const env = { ...processEnv, PYTHONPATH: shims.join(":") };
   const own = join(folder, "bin", "python");
   const models = {
     tinyQwen3: await tinyQwen3(cache, own, env),
@@ -120,12 +136,25 @@ async function runTests(described) {
   const reporters = ["--reporter=verbose", "--reporter=json", `--outputFile.json=${report}`];
   const child = spawn(process.execPath, [...vitest, ...reporters, ...files], {
     cwd: root,
+    detached: true,
     stdio: "inherit",
     env: { ...process.env, SLIME_REAL_ENV: described },
   });
-  const late = setTimeout(() => child.kill("SIGTERM"), testsMsMax);
+  const kill = () => {
+    try {
+      process.kill(-child.pid, "SIGKILL");
+    } catch {
+      // It has ended.
+    }
+  };
+  process.once("exit", kill);
+  const late = setTimeout(() => {
+    process.stdout.write(`\nnot done after ${testsMsMax / minute} minutes\n`);
+    kill();
+  }, testsMsMax);
   const status = await new Promise((resolve) => child.once("close", resolve));
   clearTimeout(late);
+  process.off("exit", kill);
   try {
     const said = JSON.parse(readFileSync(report, "utf8"));
     const failed = Math.max(said.numFailedTests, status === 0 ? 0 : 1, said.numPassedTests === 0 ? 1 : 0);

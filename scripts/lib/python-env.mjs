@@ -49,7 +49,7 @@ export function hashOf(...things) {
   const take = (thing) => {
     if (typeof thing === "object" && "file" in thing) {
       const { file } = thing;
-      if (statSync(file).isDirectory()) for (const name of readdirSync(file).sort()) take({ file: join(file, name) });
+      if (statSync(file).isDirectory()) for (const name of sources(file)) take({ file: join(file, name) });
       else
         hash
           .update(`${file.split("/").at(-1)}\n`)
@@ -60,6 +60,12 @@ export function hashOf(...things) {
   things.forEach(take);
   return hash.digest("hex").slice(0, 16);
 }
+
+/** What lies in a folder, without what Python leaves there. */
+const sources = (folder) =>
+  readdirSync(folder)
+    .filter((name) => name !== "__pycache__")
+    .sort();
 
 /**
  * Makes `folder` by `make(folder)` unless it is there and complete; a half-made one is made anew. PE1, PE2.
@@ -120,6 +126,8 @@ export async function step(what, msMax, [command, ...args], options = {}) {
     late = true;
     child.kill("SIGKILL");
   }, msMax);
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);
   const status = await new Promise((resolve) => {
     child.once("error", (error) => {
       keep(String(error));
@@ -128,6 +136,7 @@ export async function step(what, msMax, [command, ...args], options = {}) {
     child.once("close", resolve);
   });
   clearTimeout(limit);
+  process.off("exit", kill);
   process.stdout.write(` ${((Date.now() - begun) / 1_000).toFixed(1)} s\n`);
   if (status === 0) return said;
   const end = said.trim().split("\n").slice(-12).join("\n");
@@ -136,11 +145,19 @@ export async function step(what, msMax, [command, ...args], options = {}) {
   throw new Error(`${what}: ${command} ended with ${status}\n${end}`);
 }
 
-/**
- * A virtual environment with exactly the packages of `requirements` (files of pinned names), torch's stand-in libraries, and `shims`
- * (folders) copied to `<folder>/shims/`, so that it does not change with the tree.
- */
-export async function makePythonEnv(folder, { python, uv, requirements, cudaStubs, shims }) {
+/** Copies of folders, so that what runs with them does not change with the tree. Returns their paths, in order. */
+export async function keepCopies(cache, folders) {
+  const kept = join(cache, `shims-${hashOf(...folders.map((file) => ({ file })))}`);
+  const names = folders.map((folder) => folder.split("/").at(-1));
+  await makeOnce(kept, 60_000, async () => {
+    for (const [at, folder] of folders.entries())
+      cpSync(folder, join(kept, names[at]), { recursive: true, filter: (path) => !path.endsWith("__pycache__") });
+  });
+  return names.map((name) => join(kept, name));
+}
+
+/** A virtual environment with exactly the packages of `requirements` (files of pinned names) and torch's stand-in libraries. */
+export async function makePythonEnv(folder, { python, uv, requirements, cudaStubs }) {
   const own = join(folder, "bin", "python");
   await step("virtual environment", 60_000, [python, "-m", "venv", folder]);
   await step(uv, 120_000, [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv]);
@@ -156,7 +173,6 @@ export async function makePythonEnv(folder, { python, uv, requirements, cudaStub
     await step(`${name}: ${packages} packages`, 600_000, [...install, "-r", file]);
   }
   await step("stand-ins for NVIDIA's libraries", 180_000, [own, cudaStubs]);
-  for (const shim of shims) cpSync(shim, join(folder, "shims", shim.split("/").at(-1)), { recursive: true });
   const check = "import torch; assert torch.distributed.is_gloo_available() and not torch.cuda.is_available()";
   await step("torch without CUDA", 120_000, [own, "-c", check]);
 }
