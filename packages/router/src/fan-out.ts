@@ -10,7 +10,10 @@ export interface EngineAnswer {
   readonly body: string;
 }
 
-/** Asks every engine the same, fenced and unhealthy ones too, `fanOutMax` at once and each for `fanOutMs` at most; one's failure is its own answer. */
+/**
+ * Asks every engine the same, fenced and unhealthy ones too, `fanOutMax` at once and each for `fanOutMs` at most; one that is known not to
+ * work has no longer than a probe has. One's failure is its own answer.
+ */
 export async function askAll(parts: RouterParts, request: ForwardRequest): Promise<readonly EngineAnswer[]> {
   const { workers } = parts.dispatcher.fleet;
   const answers = new Array<EngineAnswer>(workers.length);
@@ -54,7 +57,9 @@ async function tryOne({ transport, limits, clock }: RouterParts, worker: Worker,
     cut: () => {},
   };
   const attempt = transport.send(worker.url, request, sink, true);
-  const timer = clock.after(limits.fanOutMs, () => stop(`no answer within fanOutMs (${limits.fanOutMs} ms)`));
+  const isOut = worker.health.kind === "unhealthy";
+  const [limit, ms] = isOut ? ["probeTimeoutMs", limits.probeTimeoutMs] : ["fanOutMs", limits.fanOutMs];
+  const timer = clock.after(ms, () => stop(`no answer within ${limit} (${ms} ms)`));
   const outcome = await attempt.outcome;
   timer.cancel();
   if (outcome.kind === "stale") return null;

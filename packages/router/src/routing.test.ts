@@ -79,6 +79,16 @@ describe("policies, through the front", () => {
     for (let i = 1; i < 6; i++) expect(await engineOf(await post(`${router.url}/generate`, body(i)))).toBe(first);
   });
 
+  it("cache_aware's thresholds can be set: with none, load decides", async () => {
+    const { router, engines } = await routed(regular, { policy: "cache_aware", cache: { balanceAbsolute: 0, balanceRelative: 1 } });
+    const answers: (() => void)[] = [];
+    for (const engine of engines) engine.script = (_request, response) => void answers.push(() => answerJson(response, {}));
+    const replies = engines.map(() => post(`${router.url}/generate`, { text: "one prompt for all" }));
+    await Promise.all(engines.map((engine) => engine.saw(1)));
+    for (const answer of answers) answer();
+    expect(new Set(await Promise.all(replies.map(async (reply) => engineOf(await reply)))).size).toBe(3);
+  });
+
   it.each(["round_robin", "random", "least_in_flight", "power_of_two", "consistent_hashing", "cache_aware"] as RouterPolicy[])(
     "%s serves bodies of any kind",
     async (policy) => {
@@ -229,6 +239,16 @@ describe("calls that go to every engine", () => {
     expect((await post(`${router.url}/abort_request`, {})).status).toBe(200);
     await at(engines, 1).kill();
     expect(await (await post(`${router.url}/abort_request`, {})).json()).toMatchObject({ workers: [{ status: 200 }, { status: null }] });
+  });
+
+  it("an engine that is out has no longer than a probe has", async () => {
+    const { router, engines } = await routed(two, { limits: { fanOutMs: 600_000, probeTimeoutMs: 500, stallMs: 0 } });
+    at(engines, 1).script = () => {};
+    at(engines, 1).health = null;
+    await router.dispatcher.probe(at(router.dispatcher.fleet.workers, 1).id);
+    expect(await (await post(`${router.url}/abort_request`, {})).json()).toMatchObject({
+      workers: [{ status: 200 }, { status: null, body: expect.stringContaining("probeTimeoutMs") as string }],
+    });
   });
 
   it("a pause through the router stops the probes until generation continues", async () => {
