@@ -2,10 +2,14 @@
  * A run on engines that are servers of their own, started as `python -m sglang.launch_server`: here the embedded engine plays the server.
  * What is shown is the owning: servers die, hang and lose their owner in the middle of a run, nothing is left over, nothing is lost.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "@slime/core";
+import { initialWeights, readModelConfig, writeHfCheckpoint } from "@slime/embedded";
 import { until } from "@slime/platform/testing";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFailed, vi } from "vitest";
 import { type ActorView, Cluster, isAlive, type JobView, journal, markedProcesses, repository, sortRun, trainedCount } from "./cluster.js";
@@ -18,18 +22,32 @@ const slack = () => Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
 const knownMsMax = () => 2_000 * slack();
 const backMsMax = 60_000;
 const rollouts = 400;
+const standIn = join(repository, "test/integration/fixtures/sglang-of-embedded");
+const sort = join(repository, "examples/sort/model");
 
 let cluster: Cluster;
 let runDir: string;
 let job: JobView;
 
 beforeAll(async () => {
-  cluster = await Cluster.start([3]);
+  cluster = await Cluster.start([5]);
   runDir = join(cluster.home.path, "run");
-  const env = { PYTHONPATH: join(repository, "test/integration/fixtures/sglang-of-embedded"), SLIME_TEST_NODE: process.execPath };
+  // Two engines of one process, and one over two machines (of one GPU each).
+  const groups = cluster.home.file(
+    "engines.yaml",
+    `sglang:
+  - name: actor
+    server_groups:
+      - {worker_type: regular, num_gpus: 2, num_gpus_per_engine: 1}
+      - {worker_type: regular, num_gpus: 2, num_gpus_per_engine: 2}
+`,
+  );
+  const env = { PYTHONPATH: standIn, SLIME_TEST_NODE: process.execPath };
   const config = sortRun(cluster.home, "servers", {
     "num-rollout": rollouts,
-    "rollout-num-gpus": 2,
+    "rollout-num-gpus": 4,
+    "num-gpus-per-node": 1,
+    "sglang-config": groups,
     "rollout-num-workers": 2,
     "rollout-backend": "sglang",
     "sglang-python": "python3",
@@ -78,6 +96,15 @@ async function engine(name: string): Promise<Owned | null> {
     readText(`/proc/${pid}/cmdline`).split("\0")[1]?.endsWith("serve.mjs"),
   );
   return server === undefined ? null : { actor: { ...found, pid: found.pid }, server };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  return typeof address === "object" && address !== null ? address.port : 0;
 }
 
 function readText(path: string): string {
@@ -141,6 +168,15 @@ describe("servers of a run", () => {
     await progress(1);
   });
 
+  it("an engine over two machines dies and comes back as one", async () => {
+    const [first, second] = [await engineNow("engine-2"), await engineNow("engine-2-node-1")];
+    process.kill(second.server, "SIGKILL");
+    await until("the end of both actors", () => !isAlive(second.actor.pid) && !isAlive(first.actor.pid), 2 * knownMsMax());
+    await nextLife(second);
+    await servesAgain(await nextLife(first));
+    await progress(1);
+  });
+
   it("a stopped server gets nothing new, is restarted, and serves again", async () => {
     const before = await engineNow("engine-1");
     const stoppedMs = systemClock.nowMs();
@@ -167,5 +203,58 @@ describe("servers of a run", () => {
     const audit = await cluster.home.slime("audit", runDir);
     expect(audit, audit.out).toMatchObject({ code: 0 });
     expect(audit.out).toMatch(/no prompt lost, none trained twice/);
+  });
+});
+
+describe("external servers", () => {
+  it("are used, outlive their engine's actor, and are waited for when they go", async () => {
+    const port = await freePort();
+    const model = join(cluster.home.path, "model");
+    await writeHfCheckpoint(model, await readModelConfig(sort), initialWeights(await readModelConfig(sort), 7), sort);
+    const start = () =>
+      spawn(process.execPath, [join(standIn, "serve.mjs"), model, "127.0.0.1", String(port), "1"], {
+        env: cluster.home.env,
+        stdio: "ignore",
+      });
+    let server = start();
+    await until("the server", async () => (await fetch(`http://127.0.0.1:${port}/health`).catch(() => null))?.ok, 20_000 * slack());
+    const own = join(cluster.home.path, "external");
+    const config = sortRun(cluster.home, "external", {
+      "num-rollout": rollouts,
+      "rollout-backend": "sglang",
+      "rollout-external-engine-addrs": `["127.0.0.1:${port}"]`,
+      "update-weight-transport": "disk",
+    });
+    const words = readText(config)
+      .split("\n")
+      .filter((line) => !line.startsWith("rollout-num-gpus"))
+      .join("\n");
+    const { job_id } = await cluster.submit("external", [
+      "slime",
+      "train",
+      "--config",
+      cluster.home.file("external.yaml", words),
+      "--run-dir",
+      own,
+    ]);
+    const goesOn = async () => {
+      const goal = trainedCount(own) + 2;
+      await until(`${goal} rollouts`, () => trainedCount(own) >= goal, backMsMax);
+    };
+    await goesOn();
+    const actor = async () => (await cluster.actors(job_id)).find(({ name, state }) => name === "engine-0" && state === "ALIVE");
+    const before = await actor();
+    process.kill(before?.pid ?? 0, "SIGKILL");
+    await until("the next life of its actor", async () => ((await actor())?.incarnation ?? 0) > (before?.incarnation ?? 0), backMsMax);
+    expect(server.exitCode).toBeNull();
+    await goesOn();
+    server.kill("SIGKILL");
+    await once(server, "exit");
+    server = start();
+    await goesOn();
+    const stopped = await cluster.home.slime("job", "stop", "external", "--address", cluster.httpAddress);
+    expect(stopped.code, stopped.err).toBe(0);
+    expect(server.exitCode).toBeNull();
+    server.kill("SIGKILL");
   });
 });

@@ -93,9 +93,9 @@ describe("generate", () => {
   });
 
   it.each([
-    ["nothing", { kind: "floor", floor: () => null }, { version: 8, mixed: true }],
-    ["an older floor", { kind: "floor", floor: () => 6 }, { version: 6, mixed: true }],
-    ["a floor at the reply's version", { kind: "floor", floor: () => 8 }, { version: 8, mixed: false }],
+    ["nothing", { kind: "floor", floor: (): number | null => null }, { version: 8, mixed: true }],
+    ["an older floor", { kind: "floor", floor: (): number | null => 6 }, { version: 6, mixed: true }],
+    ["a floor at the reply's version", { kind: "floor", floor: (): number | null => 8 }, { version: 8, mixed: false }],
     ["that pushes cut every request", { kind: "one" }, { version: 8, mixed: false }],
   ] as const)("without record and header, knowing %s", async (_, versions, span) => {
     server.script = (_request, response) => answerJson(response, reply(2, "8", { type: "length", length: 2 }));

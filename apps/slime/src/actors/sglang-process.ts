@@ -1,10 +1,12 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { SlimeError, systemClock } from "@slime/core";
+import { factsOf, SlimeError, sleep, systemClock } from "@slime/core";
 import { initialWeights, readModelConfig, writeHfCheckpoint } from "@slime/embedded";
+import { HttpEngine } from "@slime/router";
 import {
   distInitPorts,
   HttpServerEngineAdapter,
+  probe,
   probeCapabilities,
   type RunningServer,
   type ServerCapabilities,
@@ -27,6 +29,9 @@ import { WatchedEngine } from "./watched-engine.js";
 const host = "127.0.0.1";
 /** A pause by abort takes a second; a hung server takes all the time it gets. */
 const pauseMsMax = 30_000;
+/** An external server that is away is asked so often; one that is paused by somebody answers after 20 s that it is unwell. */
+const externalProbeEveryMs = 1_000;
+const externalProbeMsMax = 25_000;
 
 /**
  * Starts an SGLang server on this process's GPUs and makes an engine of it: adapter, weight helper, watch.
@@ -75,9 +80,34 @@ async function requestOf(settings: ServerSettings, { node, gpuUuids }: EngineSta
 /** Makes an engine of a server that runs already. It is never ended; this process ends where it would be restarted. */
 export async function joinExternalServer(spec: ExternalEngineSpec, parts: EngineParts): Promise<EngineProcess> {
   await mkdir(spec.directory, { recursive: true });
-  parts.phase("waiting for the server");
-  const capabilities = await probeCapabilities(spec.url);
+  parts.phase(`waiting for ${spec.url}`);
+  const capabilities = await answerOf(spec.url, parts.signal);
   return engineOf(spec, { url: spec.url, modelPath: spec.modelPath, capabilities, server: null, gpuUuids: [] }, parts);
+}
+
+/** What the server says once it is there; whoever runs it may be restarting it. */
+async function answerOf(url: string, signal: AbortSignal): Promise<ServerCapabilities> {
+  for (;;) {
+    try {
+      const capabilities = await probeCapabilities(url);
+      await letGo(url);
+      const health = await probe(url, "/health_generate", { clock: systemClock, timeoutMs: externalProbeMsMax, signal });
+      if (health.kind === "answered" && health.status === 200) return capabilities;
+    } catch (error) {
+      if (!factsOf(error).retryable) throw error;
+    }
+    await sleep(systemClock, externalProbeEveryMs, signal);
+  }
+}
+
+/** A life of ours before this one may have ended between pause and resume; going on twice does no harm. */
+async function letGo(url: string): Promise<void> {
+  const client = new HttpEngine(url);
+  try {
+    await client.resume();
+  } finally {
+    await client.close();
+  }
 }
 
 interface Served {

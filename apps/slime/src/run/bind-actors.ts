@@ -3,6 +3,7 @@ import { type Clock, type Logger, type Random, SlimeError } from "@slime/core";
 import { scratchDirectory } from "@slime/object-store";
 import { derive, engineModels, type RunConfig } from "@slime/rl-config";
 import { actor, type PlacementGroup, type PlacementRow, placementGroup, type Session } from "@slime/runtime";
+import { discoverExternal } from "@slime/sglang";
 import { type EngineFleet, type Layout, type Rollouts, runLayout, type TrainerGang, trainerInit } from "@slime/training";
 import { Router } from "../actors/router.js";
 import { rewardOf } from "../run-reward.js";
@@ -95,6 +96,7 @@ async function placed(group: PlacementGroup, { say }: BindParts): Promise<readon
 
 /** What can be said of the engines before any GPU is taken. */
 async function checkModels(config: RunConfig, layout: Layout): Promise<void> {
+  if (config.rolloutExternalEngineAddrs.length > 0) await discoverExternal(config.rolloutExternalEngineAddrs);
   const [first, ...others] = engineModels(config);
   if (others.length > 0) {
     const why = `${others.map(({ name }) => name).join(", ")}: a run generates from its first model only; serve others by a job of their own`;

@@ -84,6 +84,19 @@ describe("an engine over its lives", () => {
     expect(actor.calls).toEqual(["start"]);
   });
 
+  it("a server that ends in every try of the first start is no lost trainer", async () => {
+    const actor = new FakeEngineActor("e");
+    const slot = slotOver([actor]);
+    actor.failures.set("start", new SlimeError("process.exited", "no memory", { what: "server", exitCode: 1, signal: null }));
+    const failure = slot.start({}).catch((error: unknown) => error);
+    await clock.run(10_000);
+    expect(await failure).toMatchObject({
+      code: "engine.unavailable",
+      message: "[engine.unavailable] engine-0 could not be started: no memory",
+    });
+    expect(actor.calls).toEqual(["start", "start", "start"]);
+  });
+
   it("passes on what the engine says, in each of its lives", async () => {
     const actor = new FakeEngineActor("e");
     const slot = slotOver([actor]);

@@ -8,6 +8,7 @@ import {
   invariant,
   type Logger,
   type Random,
+  reasonOf,
   SlimeError,
   sleep,
 } from "@slime/core";
@@ -88,12 +89,19 @@ export class EngineSlot {
     return this.#state.kind === "up" ? this.#state.engine : null;
   }
 
-  /** The first start. @throws what the last try failed with: nothing is restarted before the engine has run once. */
+  /**
+   * The first start. @throws what the last try failed with: nothing is restarted before the engine has run once. A server that ended is
+   * `engine.unavailable` here: no trainer was lost, so nothing is rolled back for it.
+   */
   async start(wait: WaitOptions): Promise<void> {
     await Promise.all(this.#parts.seats.map(({ actor }) => actor.ready(wait)));
     const life = this.#incarnations();
     this.#state = { kind: "starting", life };
-    await this.#launch(life);
+    await this.#launch(life).catch((error: unknown) => {
+      if (!factsOf(error).retryable) throw error;
+      const reason = reasonOf(error);
+      throw new SlimeError("engine.unavailable", `${this.id} could not be started: ${reason}`, { engine: this.id, reason });
+    });
     for (const { actor } of this.#parts.seats) actor.onStateChange(() => this.#look());
     this.#look();
   }
