@@ -119,7 +119,7 @@ describe("sglang_router through the router's port", () => {
         const last = steps.at(-1);
         expect(double.rotation()).toEqual(last === "open" || last === "add" ? [a] : []);
       }),
-      { numRuns: 15 },
+      { numRuns: 8 },
     );
     await router.close();
   });
