@@ -1,12 +1,18 @@
-// Matrix product. Every element of C is summed over k in ascending order, whatever the tile it falls into:
-// so a row's result does not depend on how many rows share the call, and blocking over k changes no bit.
+// Matrix product. Every element of C is summed in one order, whatever the tile it falls into: SUM terms at a time in ascending
+// order of k, from zero, and these partial sums one after the other (onto what is there, where the product is added). So a row's result does
+// not depend on how many rows share the call, and the error grows with SUM + K / SUM instead of K: one long sum over a real model's
+// layers would be off by five times as much.
 
 const ROWS: i32 = 64;
+/** A multiple of SUM. */
 const DEPTH: i32 = 256;
+const SUM: i32 = 64;
 /** Up to so many rows, B is read as it lies: decoding few requests reads every weight once, and memory sets the pace. */
 const FEW: i32 = 3;
-/** Columns of C that stay in the first-level cache meanwhile. */
-const RUN: i32 = 2048;
+/** Columns of C whose partial sums stay in the first-level cache meanwhile. */
+const RUN: i32 = 1024;
+/** Room for the partial sums of FEW rows. */
+const partial: usize = memory.data(12288, 64);
 /** From so many rows on, and rows of B this far apart (bytes), columns of B are copied together first: strided, they fall into the same places of the cache. */
 const PACK_ROWS: i32 = 12;
 const PACK_STRIDE: usize = 2048;
@@ -30,17 +36,22 @@ export function gemm(M: i32, N: i32, K: i32, A: usize, rsA: i32, csA: i32, B: us
   }
 }
 
-/** The product of few rows: runs of four rows of B are added to C at once, each element still in ascending order of k. */
+/** The product of few rows: runs of four rows of B are added to partial sums at once. */
 function few(M: i32, N: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize, rb: usize, C: usize, rc: usize, acc: i32): void {
   for (let j0 = 0; j0 < N; j0 += RUN) {
     const n = min(RUN, N - j0), from = B + (<usize>j0 << 2), to = C + (<usize>j0 << 2);
-    if (!acc) for (let i = 0; i < M; i++) memory.fill(to + <usize>i * rc, 0, <usize>n << 2);
-    let k = 0;
-    for (; k + 4 <= K; k += 4) {
-      for (let i = 0; i < M; i++) addFour(n, A + <usize>i * ra + <usize>k * ca, ca, from + <usize>k * rb, rb, to + <usize>i * rc);
-    }
-    for (; k < K; k++) {
-      for (let i = 0; i < M; i++) addOne(n, load<f32>(A + <usize>i * ra + <usize>k * ca), from + <usize>k * rb, to + <usize>i * rc);
+    for (let k0 = 0; k0 < K; k0 += SUM) {
+      const first = k0 == 0 && !acc, end = min(K, k0 + SUM);
+      const sums = first ? to : partial, rs = first ? rc : <usize>RUN << 2;
+      for (let i = 0; i < M; i++) memory.fill(sums + <usize>i * rs, 0, <usize>n << 2);
+      let k = k0;
+      for (; k + 4 <= end; k += 4) {
+        for (let i = 0; i < M; i++) addFour(n, A + <usize>i * ra + <usize>k * ca, ca, from + <usize>k * rb, rb, sums + <usize>i * rs);
+      }
+      for (; k < end; k++) {
+        for (let i = 0; i < M; i++) addOne(n, load<f32>(A + <usize>i * ra + <usize>k * ca), from + <usize>k * rb, sums + <usize>i * rs);
+      }
+      if (!first) for (let i = 0; i < M; i++) addOne(n, 1, sums + <usize>i * rs, to + <usize>i * rc);
     }
   }
 }
@@ -89,14 +100,16 @@ function block(M: i32, N: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize,
   for (; j < N; j++) {
     for (let i = 0; i < M; i++) {
       const c = C + <usize>i * rc + (<usize>j << 2);
-      let sum: f32 = acc ? load<f32>(c) : 0;
       let a = A + <usize>i * ra, b = B + (<usize>j << 2);
-      for (let k = 0; k < K; k++) {
-        sum = load<f32>(a) * load<f32>(b) + sum;
-        a += ca;
-        b += rb;
+      for (let k0 = 0; k0 < K; k0 += SUM) {
+        let sum: f32 = 0;
+        for (let k = min(SUM, K - k0); k > 0; k--) {
+          sum = load<f32>(a) * load<f32>(b) + sum;
+          a += ca;
+          b += rb;
+        }
+        store<f32>(c, acc | k0 ? load<f32>(c) + sum : sum);
       }
-      store<f32>(c, sum);
     }
   }
 }
@@ -128,65 +141,75 @@ function columns16(M: i32, K: i32, A: usize, ra: usize, ca: usize, B: usize, rb:
   for (; i < M; i++) tile1x16(K, A + <usize>i * ra, ca, B, rb, C + <usize>i * rc, acc);
 }
 
+/** C, or with acc C + c: how a partial sum joins the others. */
+// @ts-ignore: decorator
+@inline
+function put(C: usize, c: v128, acc: i32): void {
+  v128.store(C, acc ? f32x4.add(v128.load(C), c) : c);
+}
+
 // @ts-ignore: decorator
 @inline
 function tile4x8(K: i32, A: usize, ra: usize, ca: usize, B: usize, rb: usize, C: usize, rc: usize, acc: i32): void {
   const C1 = C + rc, C2 = C1 + rc, C3 = C2 + rc;
-  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
-  if (acc) {
-    c00 = v128.load(C); c01 = v128.load(C, 16);
-    c10 = v128.load(C1); c11 = v128.load(C1, 16);
-    c20 = v128.load(C2); c21 = v128.load(C2, 16);
-    c30 = v128.load(C3); c31 = v128.load(C3, 16);
-  }
   let a0 = A, a1 = A + ra, a2 = a1 + ra, a3 = a2 + ra, b = B;
-  for (let k = 0; k < K; k++) {
-    const b0 = v128.load(b), b1 = v128.load(b, 16);
-    let x = v128.load32_splat(a0); c00 = f32x4.add(f32x4.mul(x, b0), c00); c01 = f32x4.add(f32x4.mul(x, b1), c01);
-    x = v128.load32_splat(a1); c10 = f32x4.add(f32x4.mul(x, b0), c10); c11 = f32x4.add(f32x4.mul(x, b1), c11);
-    x = v128.load32_splat(a2); c20 = f32x4.add(f32x4.mul(x, b0), c20); c21 = f32x4.add(f32x4.mul(x, b1), c21);
-    x = v128.load32_splat(a3); c30 = f32x4.add(f32x4.mul(x, b0), c30); c31 = f32x4.add(f32x4.mul(x, b1), c31);
-    a0 += ca; a1 += ca; a2 += ca; a3 += ca; b += rb;
+  for (let k0 = 0; k0 < K; k0 += SUM) {
+    let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+    for (let k = min(SUM, K - k0); k > 0; k--) {
+      const b0 = v128.load(b), b1 = v128.load(b, 16);
+      let x = v128.load32_splat(a0); c00 = f32x4.add(f32x4.mul(x, b0), c00); c01 = f32x4.add(f32x4.mul(x, b1), c01);
+      x = v128.load32_splat(a1); c10 = f32x4.add(f32x4.mul(x, b0), c10); c11 = f32x4.add(f32x4.mul(x, b1), c11);
+      x = v128.load32_splat(a2); c20 = f32x4.add(f32x4.mul(x, b0), c20); c21 = f32x4.add(f32x4.mul(x, b1), c21);
+      x = v128.load32_splat(a3); c30 = f32x4.add(f32x4.mul(x, b0), c30); c31 = f32x4.add(f32x4.mul(x, b1), c31);
+      a0 += ca; a1 += ca; a2 += ca; a3 += ca; b += rb;
+    }
+    const add = acc | k0;
+    put(C, c00, add); put(C + 16, c01, add);
+    put(C1, c10, add); put(C1 + 16, c11, add);
+    put(C2, c20, add); put(C2 + 16, c21, add);
+    put(C3, c30, add); put(C3 + 16, c31, add);
   }
-  v128.store(C, c00); v128.store(C, c01, 16);
-  v128.store(C1, c10); v128.store(C1, c11, 16);
-  v128.store(C2, c20); v128.store(C2, c21, 16);
-  v128.store(C3, c30); v128.store(C3, c31, 16);
 }
 
 // @ts-ignore: decorator
 @inline
 function tile1x8(K: i32, A: usize, ca: usize, B: usize, rb: usize, C: usize, acc: i32): void {
-  let c0 = f32x4.splat(0), c1 = c0;
-  if (acc) { c0 = v128.load(C); c1 = v128.load(C, 16); }
   let a = A, b = B;
-  for (let k = 0; k < K; k++) {
-    const x = v128.load32_splat(a);
-    c0 = f32x4.add(f32x4.mul(x, v128.load(b)), c0);
-    c1 = f32x4.add(f32x4.mul(x, v128.load(b, 16)), c1);
-    a += ca;
-    b += rb;
+  for (let k0 = 0; k0 < K; k0 += SUM) {
+    let c0 = f32x4.splat(0), c1 = c0;
+    for (let k = min(SUM, K - k0); k > 0; k--) {
+      const x = v128.load32_splat(a);
+      c0 = f32x4.add(f32x4.mul(x, v128.load(b)), c0);
+      c1 = f32x4.add(f32x4.mul(x, v128.load(b, 16)), c1);
+      a += ca;
+      b += rb;
+    }
+    put(C, c0, acc | k0);
+    put(C + 16, c1, acc | k0);
   }
-  v128.store(C, c0); v128.store(C, c1, 16);
 }
 
 /** One row over 16 columns: four sums in flight, as many as hide the adder's latency. */
 // @ts-ignore: decorator
 @inline
 function tile1x16(K: i32, A: usize, ca: usize, B: usize, rb: usize, C: usize, acc: i32): void {
-  let c0 = f32x4.splat(0), c1 = c0, c2 = c0, c3 = c0;
-  if (acc) { c0 = v128.load(C); c1 = v128.load(C, 16); c2 = v128.load(C, 32); c3 = v128.load(C, 48); }
   let a = A, b = B;
-  for (let k = 0; k < K; k++) {
-    const x = v128.load32_splat(a);
-    c0 = f32x4.add(f32x4.mul(x, v128.load(b)), c0);
-    c1 = f32x4.add(f32x4.mul(x, v128.load(b, 16)), c1);
-    c2 = f32x4.add(f32x4.mul(x, v128.load(b, 32)), c2);
-    c3 = f32x4.add(f32x4.mul(x, v128.load(b, 48)), c3);
-    a += ca;
-    b += rb;
+  for (let k0 = 0; k0 < K; k0 += SUM) {
+    let c0 = f32x4.splat(0), c1 = c0, c2 = c0, c3 = c0;
+    for (let k = min(SUM, K - k0); k > 0; k--) {
+      const x = v128.load32_splat(a);
+      c0 = f32x4.add(f32x4.mul(x, v128.load(b)), c0);
+      c1 = f32x4.add(f32x4.mul(x, v128.load(b, 16)), c1);
+      c2 = f32x4.add(f32x4.mul(x, v128.load(b, 32)), c2);
+      c3 = f32x4.add(f32x4.mul(x, v128.load(b, 48)), c3);
+      a += ca;
+      b += rb;
+    }
+    put(C, c0, acc | k0);
+    put(C + 16, c1, acc | k0);
+    put(C + 32, c2, acc | k0);
+    put(C + 48, c3, acc | k0);
   }
-  v128.store(C, c0); v128.store(C, c1, 16); v128.store(C, c2, 32); v128.store(C, c3, 48);
 }
 
 /** dst[c, r] = src[r, c]; src is [rows, cols], dst rows are ldd long. In squares of 16, whole cache lines on both sides. */

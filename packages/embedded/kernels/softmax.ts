@@ -1,5 +1,8 @@
 import { exp4OrZero, max4, sum4 } from "./math";
 
+/** Bytes of a row that are summed apart: a large vocabulary's small probabilities would be lost in one sum that has grown large. */
+const SPAN: usize = 1024;
+
 /**
  * Per row of logits [n, ld] (first `vocab` columns, the rest up to a multiple of 4 is overwritten with −∞):
  * logProb[i] = log softmax(logits / temperature)[target[i]], lse[i] = log Σ exp, entropy[i] = −Σ p·log p (nats).
@@ -16,11 +19,16 @@ export function logProbs(logits: usize, ld: i32, vocab: i32, inverseTemperature:
     const peak: f32 = max4(top) * inverseTemperature;
     const p4 = f32x4.splat(peak);
     let total4 = f32x4.splat(0), weighted4 = f32x4.splat(0);
-    for (let at: usize = 0; at < end; at += 16) {
-      const z = f32x4.sub(f32x4.mul(v128.load(row + at), t4), p4);
-      const e = exp4OrZero(z);
-      total4 = f32x4.add(total4, e);
-      weighted4 = f32x4.add(weighted4, v128.andnot(f32x4.mul(e, z), f32x4.le(e, f32x4.splat(0))));
+    for (let from: usize = 0; from < end; from += SPAN) {
+      let part4 = f32x4.splat(0), weightedPart4 = f32x4.splat(0);
+      for (let at = from; at < min(from + SPAN, end); at += 16) {
+        const z = f32x4.sub(f32x4.mul(v128.load(row + at), t4), p4);
+        const e = exp4OrZero(z);
+        part4 = f32x4.add(part4, e);
+        weightedPart4 = f32x4.add(weightedPart4, v128.andnot(f32x4.mul(e, z), f32x4.le(e, f32x4.splat(0))));
+      }
+      total4 = f32x4.add(total4, part4);
+      weighted4 = f32x4.add(weighted4, weightedPart4);
     }
     const total = sum4(total4);
     const log: f32 = <f32>Math.log(<f64>total);
@@ -69,10 +77,14 @@ export function softmaxRows(logits: usize, ld: i32, vocab: i32, inverseTemperatu
     for (let at: usize = 0; at < end; at += 16) top = f32x4.pmax(top, v128.load(row + at));
     const p4 = f32x4.splat(max4(top) * inverseTemperature);
     let total4 = f32x4.splat(0);
-    for (let at: usize = 0; at < end; at += 16) {
-      const e = exp4OrZero(f32x4.sub(f32x4.mul(v128.load(row + at), t4), p4));
-      total4 = f32x4.add(total4, e);
-      v128.store(to + at, e);
+    for (let from: usize = 0; from < end; from += SPAN) {
+      let part4 = f32x4.splat(0);
+      for (let at = from; at < min(from + SPAN, end); at += 16) {
+        const e = exp4OrZero(f32x4.sub(f32x4.mul(v128.load(row + at), t4), p4));
+        part4 = f32x4.add(part4, e);
+        v128.store(to + at, e);
+      }
+      total4 = f32x4.add(total4, part4);
     }
     const inverse = f32x4.splat(<f32>1.0 / sum4(total4));
     for (let at: usize = 0; at < end; at += 16) v128.store(to + at, f32x4.mul(v128.load(to + at), inverse));
