@@ -69,6 +69,18 @@ describe("F4: coming back", () => {
     expect(isAble(fleet.get("b") ?? fail())).toBe(true);
   });
 
+  it("weights that no push has named are version 0", () => {
+    const fleet = ready("round_robin", ["a"]);
+    fleet.open("a", 0);
+    fleet.eject("a", "hung");
+    fleet.admit("a", "default");
+    expect(isAble(fleet.get("a") ?? fail())).toBe(true);
+    fleet.open("a", 1);
+    fleet.eject("a", "hung");
+    fleet.admit("a", "default");
+    expect(isAble(fleet.get("a") ?? fail())).toBe(false);
+  });
+
   it("one broken connection is forgiven, two in a row are not", () => {
     const fleet = ready("round_robin", ["a"]);
     const stay = (how: StayEnd) => {

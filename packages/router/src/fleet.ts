@@ -1,6 +1,7 @@
 import type { EngineRole, RouterWorker } from "@slime/backend";
 import { invariant } from "@slime/core";
 import { noHint, type Policy, type RouteHint } from "./policies/policy.js";
+import { isVersion, newestShared } from "./versions.js";
 
 export type Health = { readonly kind: "unprobed" } | { readonly kind: "healthy" } | { readonly kind: "unhealthy"; readonly reason: string };
 
@@ -225,7 +226,7 @@ export class Fleet {
       worker.broken = 0;
       if (this.#version === null || worker.gate.kind === "fenced") return;
       if (worker.gate.kind === "stale" || returning)
-        worker.gate = found === String(this.#version) ? { kind: "open", version: this.#version } : { kind: "stale", found };
+        worker.gate = isVersion(found, this.#version) ? { kind: "open", version: this.#version } : { kind: "stale", found };
     });
   }
 
@@ -272,13 +273,7 @@ function gateVersion({ gate }: Worker): number | null {
 
 /** The newest version that engines of both roles have; undefined when there is none (F5). */
 function pairVersion(prefill: readonly Worker[], decode: readonly Worker[]): number | null | undefined {
-  let best: number | null | undefined;
-  for (const one of prefill) {
-    const version = gateVersion(one);
-    const isBetter = best === undefined || (version ?? -1) > (best ?? -1);
-    if (isBetter && decode.some((other) => gateVersion(other) === version)) best = version;
-  }
-  return best;
+  return newestShared(prefill.map(gateVersion), decode.map(gateVersion));
 }
 
 /** A worker as statistics show it. */
