@@ -261,17 +261,17 @@ export class HttpServerEngineAdapter implements Engine {
   /** Said once: what was computed under old weights is served on, unless a flush follows or nothing is kept. */
   #warnOfPrefixes(): void {
     const { state, capabilities } = this;
-    if (this.#warned || capabilities.radixCacheOff || state.kind === "ended" || state.pause === "abort") return;
+    if (this.#warned || capabilities.radixCacheOff || state.kind === "ended" || state.pause === "abort" || state.flushed) return;
     this.#warned = true;
-    const fix = "pause by abort and flush, or start the server with --disable-radix-cache";
+    const flushes = capabilities.flushWhileRetracted ? "retract" : "abort";
+    const fix = `pause by ${flushes} and flush, or start the server with --disable-radix-cache`;
     this.#options.log.warn("engine.old_prefixes", { url: this.url, pause: state.pause, fix });
   }
 
-  /** Waiting for these to end is in vain. */
+  /** Waiting for what a pause holds is in vain, even where it could be flushed at once. */
   #holds(): boolean {
     const { state } = this;
-    if (state.kind === "ended") return false;
-    return state.pause === "in_place" || (state.pause === "retract" && !this.capabilities.flushWhileRetracted);
+    return state.kind === "live" && (state.pause === "in_place" || state.pause === "retract");
   }
 
   #paced(request: GenerateRequest): GenerateRequest {

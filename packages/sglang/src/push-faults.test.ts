@@ -193,6 +193,26 @@ describe("a push that goes wrong leaves nobody waiting", () => {
     }
   });
 
+  it("a newer server flushes while a pause by retract holds requests, an older one does not", async () => {
+    for (const version of ["0.5.15", "0.5.23"] as const) {
+      const { adapter } = await stage({ version, stepMs: 5 });
+      const gone = new AbortController();
+      let begin: () => void = () => {};
+      const begun = new Promise<void>((resolve) => {
+        begin = resolve;
+      });
+      const options = { timeoutMs: 10_000, signal: gone.signal, onTokens: () => begin() };
+      const flight = adapter.generate(lethalRequest({ max_new_tokens: 200 }), options).catch(() => {});
+      await begun;
+      await adapter.pause("retract");
+      if (version === "0.5.23") await adapter.flush();
+      else await expect(adapter.flush()).rejects.toMatchObject({ code: "engine.refused" });
+      await adapter.resume();
+      gone.abort();
+      await flight;
+    }
+  });
+
   it("what is missing is named", async () => {
     const { adapter, double } = await stage({ info: { dp_size: 2 } });
     await expect(adapter.updateWeights({ version: 1, source: { kind: "directory", path: double.modelPath } })).rejects.toMatchObject({

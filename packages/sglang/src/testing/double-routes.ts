@@ -152,7 +152,8 @@ async function flushCache(double: DoubleServer, { query, response }: DoubleCall)
   const seconds = Number(query.get("timeout") ?? 0);
   await scheduler.whenAwake();
   if (!scheduler.idle && seconds > 0) await Promise.race([scheduler.whenIdle(), sleep(clock, seconds * 1_000)]);
-  if (scheduler.idle || (newer && scheduler.pause === "retract")) return sendText(response, 200, "Cache flushed.\n");
+  // Asked to wait, it waits for an idle server, which a paused one with requests never is.
+  if (scheduler.idle || (newer && scheduler.pause === "retract" && seconds === 0)) return sendText(response, 200, "Cache flushed.\n");
   sendText(response, 400, seconds > 0 ? "Timed out waiting for idle state." : "Flush cache failed.");
 }
 
