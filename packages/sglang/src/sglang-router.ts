@@ -7,7 +7,7 @@ import { RouterWorkers } from "./router-workers.js";
 /** Longer than the router itself tries, so that what we gave up cannot appear later. */
 const addMsDefault = (registerSecsMax + 15) * 1_000;
 const removeMsMax = 15_000;
-/** After a removal a request that had been given to the engine before may still be on its way: up to 72 ms, measured under heavy load. */
+/** After a removal a request that had been given to the engine before may still be on its way; on an overloaded machine some take longer. */
 const onTheWayMs = 100;
 const drainPollMs = 200;
 const askMsMax = 5_000;
@@ -30,7 +30,7 @@ interface Known {
 
 /**
  * Drives a running sglang_router through the port of `@slime/backend`. It knows nothing of fences, so a fenced engine is one that is not
- * in its list. F1 when `fence` or `drain` has resolved, this router gives the engine no request, and what it gave before has arrived. F2 `open` resolves when
+ * in its list. F1 when `fence` or `drain` has resolved, this router gives the engine no request; what it gave before has had time to arrive. F2 `open` resolves when
  * the engine is in rotation. F3 changes of one engine happen one after another. What is fenced, and at which version, is known here and
  * not by the router: after a restart of it the run adds its engines again.
  */
