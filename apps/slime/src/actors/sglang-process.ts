@@ -133,6 +133,7 @@ async function engineOf(
     contextLength: capabilities.contextLength ?? bounds.positions,
     transport: spec.transport,
     helper,
+    modelPath,
     scratch: join(spec.directory, "weights"),
     clock: systemClock,
     log: parts.log,
