@@ -1,8 +1,11 @@
+import { appendFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { virtualClock } from "@slime/core/testing";
+import { temporaryDirectory } from "@slime/platform/testing";
 import { describe, expect, it } from "vitest";
 import type { ProbeOutcome } from "./http-probe.js";
 import { awaitReady } from "./readiness.js";
-import { progressTeller, serverPhase } from "./server-log.js";
+import { followLog, progressTeller, serverPhase } from "./server-log.js";
 
 describe("what a line of the log says", () => {
   it.each([
@@ -29,6 +32,26 @@ describe("what a line of the log says", () => {
       "[2026-11-22 10:00:04] waiting for rank 1",
     ];
     expect(said.map(goesOn)).toEqual([true, false, false, true, false]);
+  });
+});
+
+describe("following a log", () => {
+  it("takes whole lines as they come, from where it began, and knows a bar's carriage returns", async () => {
+    await using root = await temporaryDirectory();
+    const path = join(root.path, "log");
+    const early = followLog(path, 0);
+    expect(await early.read()).toEqual([]);
+    writeFileSync(path, "of an earlier life\n");
+    const log = followLog(path, statSync(path).size);
+    expect(await log.read()).toEqual([]);
+    appendFileSync(path, "1/3\r2/3\rü");
+    expect(await log.read()).toEqual(["1/3", "2/3"]);
+    const rest = Buffer.from("ber\n\n日本");
+    appendFileSync(path, rest.subarray(0, rest.length - 2)); // in the middle of a character
+    expect(await log.read()).toEqual(["über"]);
+    appendFileSync(path, Buffer.concat([rest.subarray(rest.length - 2), Buffer.from("\n")]));
+    expect(await log.read()).toEqual(["日本"]);
+    expect(await early.read()).toEqual(["of an earlier life", "1/3", "2/3", "über", "日本"]);
   });
 });
 

@@ -32,7 +32,9 @@ async function readFrom(path: string, at: number): Promise<Buffer> {
     return Buffer.alloc(0);
   }
   try {
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(readBytesMax), 0, readBytesMax, at);
+    const bytes = Math.min(readBytesMax, (await file.stat()).size - at);
+    if (bytes <= 0) return Buffer.alloc(0);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(bytes), 0, bytes, at);
     return buffer.subarray(0, bytesRead);
   } finally {
     await file.close();
