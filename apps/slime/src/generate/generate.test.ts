@@ -7,6 +7,7 @@ import { SlimeError, systemClock } from "@slime/core";
 import { loadPromptCodec } from "@slime/data";
 import { startEmbeddedEngine, writeHfCheckpoint } from "@slime/embedded";
 import { roughWeights, tinyConfig, tinyLlamaConfig } from "@slime/embedded/testing";
+import { httpRouter, startRouter } from "@slime/router";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runGenerate } from "./run-generate.js";
 import type { GenerateFlags } from "./settings.js";
@@ -146,6 +147,20 @@ describe("slime generate", () => {
     const [raw] = await runJson({ url: bare.url, prompt: ["One?"] });
     expect(raw).toMatchObject({ promptText: "One?", promptIds: null });
     await expect(run({ url: bare.url, prompt: ["One?"], chat: true })).rejects.toThrow(/add --hf-checkpoint DIR, or --no-chat/);
+  });
+
+  it("asks through a router as well", async () => {
+    await using engine = await startEmbeddedEngine({ model: { kind: "directory", path: llama } });
+    const router = await startRouter();
+    try {
+      const driven = httpRouter(router.url);
+      await driven.add(engine.url, { fenced: false });
+      const [direct] = await runJson({ hfCheckpoint: llama, prompt: ["One?"] });
+      expect(await runJson({ url: router.url, prompt: ["One?"] })).toEqual([direct]);
+      expect((await run({ url: router.url, prompt: ["One?"] })).join("")).toBe(`${direct?.text}\n`);
+    } finally {
+      await router.close();
+    }
   });
 
   it("stops at once and ends what it started", async () => {
