@@ -40,7 +40,7 @@ describe("a family of processes", () => {
 
   it("tells the end of a vital grandchild within a second, once", async () => {
     const { living, ended, clock, watch } = start();
-    await watch.look();
+    expect(await watch.look()).toBe(2);
     living.delete(3);
     await clock.run(1_000);
     expect(ended).toEqual([3]);

@@ -17,8 +17,8 @@ export interface FamilyWatchOptions {
 }
 
 export interface FamilyWatch extends Disposable {
-  /** Looks for members now: whoever is there and vital by then is watched from then on. */
-  readonly look: () => Promise<void>;
+  /** Looks for members now: whoever is there and vital by then is watched from then on. Resolves with how many are watched. */
+  readonly look: () => Promise<number>;
 }
 
 /**
@@ -31,13 +31,14 @@ export function watchFamily(options: FamilyWatchOptions): FamilyWatch {
   let timer: Timer | null = null;
   let listAtMs = clock.nowMs();
   let disposed = false;
-  const list = async () => {
+  const list = async (): Promise<number> => {
     for (const { pid } of descendantsOf(options.pid, await processes.list())) {
       if (members.has(pid)) continue;
       const commandLine = await processes.commandLine(pid);
       const identity = commandLine !== null && options.isVital(commandLine) ? await processes.identify(pid) : null;
       if (commandLine !== null && identity !== null) members.set(pid, { identity, commandLine });
     }
+    return members.size;
   };
   const look = async () => {
     for (const [pid, { identity, commandLine }] of members) {

@@ -92,7 +92,7 @@ export async function startServer(spec: ServerSpec, parts: StartServerParts): Pr
         onPhase(next);
       },
     });
-    await life.look();
+    if ((await life.look()) === 0) log.warn("server.family_unknown", { pid: guarded.pid });
   } catch (error) {
     await life.kill();
     await died;
@@ -107,7 +107,8 @@ export async function startServer(spec: ServerSpec, parts: StartServerParts): Pr
 interface OwnedLife {
   /** `member`: which of its processes ended first, where that was the cause. */
   readonly exited: Promise<ExitStatus & { readonly reason: string; readonly member: string | null }>;
-  readonly look: () => Promise<void>;
+  /** Resolves with how many of its processes are watched. */
+  readonly look: () => Promise<number>;
   readonly kill: () => Promise<void>;
 }
 
