@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { busyNote, machineFacts, tableLines } from "./lib/machine.mjs";
-import { makeOnce, realCache, step, Unavailable } from "./lib/python-env.mjs";
+import { makeOnce, realCache, step } from "./lib/python-env.mjs";
+import { perCpuSecond, speedTable, verdicts, wrongs } from "./lib/router-report.mjs";
 import { build, install, root } from "./lib/setup.mjs";
 
 const realVersion = "0.3.2";
@@ -20,8 +21,6 @@ const repetitions = quick ? 1 : 2;
 const warmMs = 500;
 const windowMs = quick ? 1_000 : 1_500;
 const clientCounts = quick ? [1, 32, 512] : [1, 32, 512, 4_096];
-/** The counts whose geometric mean the bars are about. */
-const barCounts = [32, 512];
 const inFlight = quick ? 2_000 : 8_000;
 const settleMsMax = 60_000;
 const workloads = [
@@ -29,12 +28,8 @@ const workloads = [
   { name: "60 KB", bar: 2.5, order: { kind: "json", bytes: 60 << 10, delayMs: 0 }, stream: false },
   { name: "64-chunk stream", bar: 3, order: { kind: "stream", chunks: 64, overMs: 0 }, stream: true },
 ];
-const bars = { kibPerRequest: 16, shareAfterKill: 0.75, shareAfterStop: 0.75 };
 
-const geometric = (all) => Math.exp(all.reduce((sum, value) => sum + Math.log(value), 0) / all.length);
 const mean = (all) => all.reduce((sum, value) => sum + value, 0) / all.length;
-const perCpuSecond = ({ answered, cpuSeconds }) => answered / Math.max(cpuSeconds, 0.01);
-const ms = (value) => value?.toFixed(2) ?? "–";
 const say = (text) => process.stderr.write(`${text}\n`);
 const children = new Set();
 
@@ -145,7 +140,8 @@ async function realPython() {
     });
     return { python: join(folder, "bin", "python"), env: {} };
   } catch (error) {
-    if (!(error instanceof Unavailable) && !/ENOENT/.test(String(error))) throw error;
+    // No venv, no wheel for this system, no network: each says so itself.
+    say(String(error));
     return null;
   }
 }
@@ -227,9 +223,6 @@ async function memory(generator, engines, startRouter) {
   return { router: router.name, beforeMib: before / 1_024, duringMib: during / 1_024, kibPerRequest: (during - before) / inFlight, wrong };
 }
 
-const wrongs = ({ lost, brokenOff, errorEvents, refused }) =>
-  `${lost} lost, ${brokenOff} broken off, ${refused} refused, ${errorEvents} error events`;
-
 /** An engine is killed or stopped at 2 s of a closed loop; what the clients see, and how fast it goes on. */
 async function fault(generator, startRouter, { name, order, stream, signal, secondsAfter, clients }) {
   const engines = await startEngines();
@@ -300,82 +293,6 @@ async function measure() {
   return { real: python !== null, speeds, memories, faultRows };
 }
 
-function speedTable(speeds) {
-  const head = ["workload", "clients", "router", "req/s", "µs CPU each", "req per CPU s", "p50 ms", "p99 ms", "wrong"];
-  const lines = [head];
-  for (const { name } of workloads)
-    for (const clients of clientCounts)
-      for (const router of ["bare engine", "ours", "sglang_router"]) {
-        const rows = speeds.filter((row) => row.workload === name && row.clients === clients && row.router === router);
-        if (rows.length === 0) continue;
-        const both = (value) => rows.map(value).join(" / ");
-        lines.push([
-          name,
-          String(clients),
-          router,
-          both(({ answered, seconds }) => Math.round(answered / seconds)),
-          router === "bare engine" ? "" : both((row) => (row.answered === 0 ? "–" : Math.round(1e6 / perCpuSecond(row)))),
-          router === "bare engine" ? "" : both((row) => Math.round(perCpuSecond(row))),
-          both(({ p50Ms }) => ms(p50Ms)),
-          both(({ p99Ms }) => ms(p99Ms)),
-          both(({ lost, brokenOff, errorEvents, refused }) => lost + brokenOff + errorEvents + refused),
-        ]);
-      }
-  return tableLines(lines);
-}
-
-/** Rows of metric, ours, peer, value, bar, ok. */
-function verdicts({ real, speeds, memories, faultRows }) {
-  const rows = [];
-  const perCpu = (router, name) =>
-    geometric(
-      speeds
-        .filter((row) => row.router === router && row.workload === name && barCounts.includes(row.clients))
-        .map((row) => Math.max(perCpuSecond(row), 1)),
-    );
-  const p50 = (router, name) =>
-    Math.min(...speeds.filter((row) => row.router === router && row.workload === name && row.clients === 1).map(({ p50Ms }) => p50Ms));
-  if (real)
-    for (const { name, bar } of workloads) {
-      const [ours, theirs] = [perCpu("ours", name), perCpu("sglang_router", name)];
-      const ratio = ours / theirs;
-      rows.push([`req per CPU s, ${name}`, ours.toFixed(0), theirs.toFixed(0), `${ratio.toFixed(1)} ×`, `≥ ${bar} ×`, ratio >= bar]);
-    }
-  if (real)
-    for (const { name } of workloads) {
-      const bare = p50("bare engine", name);
-      const [ours, theirs] = [p50("ours", name) - bare, p50("sglang_router", name) - bare];
-      const [a, b] = [`${ours.toFixed(3)} ms`, `${theirs.toFixed(3)} ms`];
-      rows.push([`p50 added at one client, ${name}`, a, b, `${(ours / theirs).toFixed(2)} ×`, "≤ 1 ×", ours <= theirs]);
-    }
-  const wrong = speeds
-    .filter(({ router }) => router === "ours")
-    .reduce((sum, row) => sum + row.lost + row.brokenOff + row.errorEvents + row.refused, 0);
-  rows.push(["requests that went wrong in all of that", String(wrong), "", "", "0", wrong === 0]);
-  const kib = (name) => memories.find(({ router }) => router === name);
-  const ours = kib("ours");
-  const theirs = kib("sglang_router");
-  rows.push([
-    `KiB per request, ${inFlight} in flight`,
-    ours.kibPerRequest.toFixed(1),
-    theirs === undefined ? "" : theirs.kibPerRequest.toFixed(1),
-    "",
-    `≤ ${bars.kibPerRequest}, none wrong`,
-    ours.kibPerRequest <= bars.kibPerRequest && ours.wrong === 0,
-  ]);
-  for (const { name, stream, signal } of faults) {
-    const [own, other] = ["ours", "sglang_router"].map((router) => faultRows.find((row) => row.router === router && row.name === name));
-    const peer = (text) => (other === undefined ? "" : text(other));
-    const clean =
-      own.lost + own.brokenOff + own.refused + own.errorEventsTwice === 0 && (stream ? own.errorEvents > 0 : own.errorEvents === 0);
-    rows.push([`${name}: what clients see`, wrongs(own), peer(wrongs), "", stream ? "one error event each" : "nothing", clean]);
-    const bar = signal === "SIGSTOP" ? bars.shareAfterStop : bars.shareAfterKill;
-    const percent = ({ share }) => `${(share * 100).toFixed(0)} %`;
-    rows.push([`${name}: speed afterwards`, percent(own), peer(percent), "", `≥ ${bar * 100} %`, own.share >= bar]);
-  }
-  return rows.map((row) => [...row.slice(0, 5), row[5] ? "ok" : "MISSED"]);
-}
-
 const endAll = () => {
   for (const child of children) {
     child.kill("SIGCONT");
@@ -394,13 +311,13 @@ build();
 const busy = busyNote();
 if (busy !== null) say(busy);
 const facts = machineFacts();
-const results = await measure();
+const results = { ...(await measure()), workloads, clientCounts, faults, inFlight };
 const rows = verdicts(results);
-process.stdout.write(`\n${speedTable(results.speeds).join("\n")}\n`);
+process.stdout.write(`\n${speedTable(results).join("\n")}\n`);
 process.stdout.write(`\n${tableLines([["metric", "ours", "sglang_router", "ratio", "bar", ""], ...rows]).join("\n")}\n`);
 process.stdout.write(
   `\n${facts.cpu}, ${facts.cores} cores, node ${facts.node}, ${facts.commit.slice(0, 12)}${facts.changed ? " with changes" : ""}, ${facts.date}\n`,
 );
 if (values.json !== undefined)
-  writeFileSync(values.json, `${JSON.stringify({ ...facts, busy, quick, ...results, bars: rows }, null, 1)}\n`);
+  writeFileSync(values.json, `${JSON.stringify({ ...facts, busy, quick, ...results, verdicts: rows }, null, 1)}\n`);
 process.exit(rows.every((row) => row.at(-1) === "ok") ? 0 : 1);

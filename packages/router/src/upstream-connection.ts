@@ -26,7 +26,7 @@ export interface UpstreamOwner {
 
 /**
  * All connections read into the same bytes, one after another, and every read is used up before the next: a buffer per read would be 64 KiB
- * of garbage per answer, which costs more than copying the answer once.
+ * of garbage per answer, which costs more to collect than the answer to copy.
  */
 const readBytes = Buffer.allocUnsafeSlow(128 << 10);
 
