@@ -1,16 +1,5 @@
 export { type Feature, probeCapabilities, requireFeature, type ServerCapabilities } from "./capabilities.js";
-export { checkpointShapes, shapeProblem, type TensorShapes } from "./checkpoint-shapes.js";
-export {
-  admit,
-  type ControlCall,
-  describeState,
-  type EngineCall,
-  type EnginePhase,
-  type EngineState,
-  type MemoryTag,
-  memoryTags,
-  phaseOf,
-} from "./engine-state.js";
+export { type EnginePhase, type EngineState, type MemoryTag, memoryTags, phaseOf } from "./engine-state.js";
 export { discoverExternal, type ExternalEngine } from "./external.js";
 export { defaultHealthLimits, type HealthEvent, HealthJudge, type HealthLimits, type HealthVerdict } from "./health-judge.js";
 export { type ProbeOutcome, probe } from "./http-probe.js";
@@ -47,4 +36,4 @@ export { type RunningServer, type StartServerParts, startServer, startSilenceMsD
 export { type HealthWatch, type WatchHealthParts, watchHealth } from "./watch-health.js";
 export { startWeightHelper, type WeightHelperOptions } from "./weight-helper.js";
 export type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
-export { bucketBytesMax, type WeightBucket, writeModelDirectory } from "./weight-source.js";
+export { type WeightBucket, writeModelDirectory } from "./weight-source.js";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Clock, type Logger, systemClock, type Timer } from "@slime/core";
-import { detectPlatform, type Platform, type ProcessTable } from "@slime/platform";
+import { detectPlatform, type Platform, type ProcessTable, translateIoError } from "@slime/platform";
 import type { HelperEnd, HelperPush, WeightHelper } from "./weight-helper-port.js";
 
 export interface WeightHelperOptions {
@@ -83,7 +83,7 @@ class PythonHelper implements WeightHelper {
 
   start(): Running {
     const { python, env, logFile, log } = this.#options;
-    const stderr = openSync(logFile, "a", 0o600);
+    const stderr = appendTo(logFile);
     const script = fileURLToPath(new URL("../python/weight_helper.py", import.meta.url));
     const child = spawn(python, ["-u", script], { env: { ...env }, stdio: ["pipe", "pipe", stderr] });
     closeSync(stderr);
@@ -216,6 +216,14 @@ class PythonHelper implements WeightHelper {
         // It ended just now.
       }
     }
+  }
+}
+
+function appendTo(path: string): number {
+  try {
+    return openSync(path, "a", 0o600);
+  } catch (error) {
+    throw translateIoError(error, path);
   }
 }
 
