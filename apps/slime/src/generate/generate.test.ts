@@ -199,11 +199,21 @@ describe("slime generate", () => {
     await expect(run(flags)).rejects.toThrow(message);
   });
 
-  it("says that a directory has no weights, or tokens that its model does not know", async () => {
+  it("says that a directory has no weights, no template, one that refuses, or tokens that its model does not know", async () => {
     const directory = mkdtempSync(join(root, "m-"));
     for (const file of ["config.json", "tokenizer.json", "tokenizer_config.json"])
       writeFileSync(join(directory, file), readFileSync(join(llama, file)));
     await expect(run({ hfCheckpoint: directory, prompt: ["x"] })).rejects.toThrow(/has no weights \(model.safetensors/);
+    const bare = mkdtempSync(join(root, "bare-"));
+    for (const file of ["config.json", "model.safetensors", "tokenizer.json"])
+      writeFileSync(join(bare, file), readFileSync(join(llama, file)));
+    writeFileSync(join(bare, "tokenizer_config.json"), "{}");
+    await expect(run({ hfCheckpoint: bare, prompt: ["x"], system: "s" })).rejects.toThrow(/has no chat template: leave --chat, --system/);
+    expect((await runJson({ hfCheckpoint: bare, prompt: ["x"] }))[0]?.promptText).toBe("x");
+    writeFileSync(join(bare, "chat_template.jinja"), "{{ raise_exception('no system message') }}");
+    await expect(run({ hfCheckpoint: bare, prompt: ["x"] })).rejects.toThrow(
+      /prompt 1: the model's chat template refuses it \(no system message\)/,
+    );
     const small = join(root, "small");
     const config = tinyConfig({ ...size, vocabSize: 20 });
     await writeHfCheckpoint(small, config, roughWeights(config, 1), llama);

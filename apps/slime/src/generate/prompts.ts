@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type { ChatMessage, Prompt } from "@slime/backend";
-import { SlimeError } from "@slime/core";
+import { reasonOf, SlimeError } from "@slime/core";
 import { defaultRecordKeys, openJsonl, type PromptCodec, parsePromptRecord } from "@slime/data";
 import { modelBounds } from "../actors/model-bounds.js";
 import type { GenerateFlags, GenerateSettings } from "./settings.js";
@@ -73,11 +73,15 @@ export async function encodePrompts(
     if (chat) throw invalid("a chat needs the model's template: add --hf-checkpoint DIR, or --no-chat to send prompts as they are");
     return prompts.map(({ prompt }) => ({ prompt, inputIds: null, text: String(prompt), maxNewTokens: settings.maxNewTokens.count }));
   }
+  if (chat && !model.codec.hasTemplate)
+    throw invalid(
+      `the model in ${model.directory} has no chat template: leave --chat, --system and lists of messages out, and prompts are continued as they are`,
+    );
   const { vocabularySize, positions } = await modelBounds(model.directory);
   return prompts.map(({ prompt, tools }, at) => {
     const messages = chat ? withSystem(prompt, settings.system) : prompt;
     if (typeof messages !== "string" && !chat) throw invalid(`prompt ${at + 1} is a list of chat messages: leave --no-chat out`);
-    const text = typeof messages === "string" ? messages : model.codec.render(messages, tools);
+    const text = typeof messages === "string" ? messages : rendered(model.codec, messages, tools, at);
     const inputIds = typeof messages === "string" ? model.codec.encodeText(text) : model.codec.encode(text);
     if (inputIds.length === 0) throw invalid(`prompt ${at + 1} gives no token`);
     // A token id beyond the vocabulary ends an SGLang server.
@@ -93,6 +97,15 @@ export async function encodePrompts(
       maxNewTokens: room(settings, inputIds.length, Math.min(positions, contextLength ?? positions), at),
     };
   });
+}
+
+function rendered(codec: PromptCodec, messages: Prompt, tools: readonly unknown[] | null, at: number): string {
+  try {
+    return codec.render(messages, tools);
+  } catch (cause) {
+    const issue = `prompt ${at + 1}: the model's chat template refuses it (${reasonOf(cause)}): change it, or continue it as it is with --no-chat`;
+    throw new SlimeError("config.invalid", issue, { issues: [issue] }, { cause });
+  }
 }
 
 /** Tokens an answer may have. Servers count the prompt in, and keep a place free. */
