@@ -110,6 +110,7 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
   const ports = await portLeases(site.portsDir, nodeId, { random, keep: (holder) => keeper.record(holder) !== null });
   const spoken = new Set<string>();
   const adopted = await keeper.adopt();
+  const bundles = await readBundles(stateDir, log);
   const hosts = await hostServer({
     path: nodeSocket,
     clusterId,
@@ -139,7 +140,8 @@ async function runNode(options: NodeOptions, tools: NodeTools, directory: NodeDi
     dispatch,
     report: (up) => link.current?.send(up),
   });
-  dispatch({ kind: "adopted_bundles", bundles: await readBundles(stateDir, log) });
+  // Without a pause since hosts can register: one that came back before it was adopted would be ended as a stranger.
+  dispatch({ kind: "adopted_bundles", bundles });
   for (const each of adopted) {
     dispatch(adoptionEvent(each, logPathOf(stateDir, each.record)));
     if (each.record.kind === "host") hosts.expect(each.record.processId, each.record.identity.pid);
