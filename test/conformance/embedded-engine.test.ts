@@ -26,7 +26,7 @@ async function start(): Promise<EngineSubject> {
       return { kind: "shared-memory", path, bytes: weights.byteLength, checksum: checksumOf(weights), tensors: [] };
     },
     kill: server.close,
-    can: { seeds: true, spans: true, checksIds: true, logProbDifferenceMax: 1e-6 },
+    can: { seeds: true, spans: true, checksIds: true, keepsPrefixes: false, logProbDifferenceMax: 1e-6 },
     async [Symbol.asyncDispose]() {
       await server.close();
       await engine.close();

@@ -44,7 +44,13 @@ engineConformance(`SGLang ${sglang}, pushed to by tensor and by disk in turns`, 
     encode: tokenizer?.encode ?? null,
     weights: (version) => (version % 2 === 0 ? asSharedMemory(version) : asDirectory(version)),
     kill: server.kill,
-    can: { seeds: capabilities.deterministic, spans: capabilities.weightSpans, checksIds: true, logProbDifferenceMax: 1e-4 },
+    can: {
+      seeds: capabilities.deterministic,
+      spans: capabilities.weightSpans,
+      checksIds: true,
+      keepsPrefixes: true,
+      logProbDifferenceMax: 1e-4,
+    },
     async [Symbol.asyncDispose]() {
       await server.kill();
       await engine.close();

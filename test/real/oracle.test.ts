@@ -29,14 +29,41 @@ const texts = [
   "x = [1, 2]; y_0 += 3.14e-10 # ok",
 ];
 
+/** Scored beside what is sampled: a larger model reads faster than it writes. */
+const passages = [
+  `The harbour master kept two ledgers. In the first, bound in green cloth, he wrote down every ship that came in: its name, its master,
+where it had been and what it carried. In the second, which nobody else had ever opened, he wrote down the ships that had not come. Some of
+them were late, and he moved them to the green ledger when their sails showed behind the point. Others stayed where they were, year after
+year, with a date beside them and nothing after it. When he was asked why he took the trouble, he said that a list of arrivals is only half
+of the truth about a harbour, and that somebody ought to keep the other half.
+
+One evening in October a boy of about nine came up the stairs and asked whether the Marianne was in the second book. She was, on page 41,
+between a collier from the north and a yacht that had belonged to a dentist. The boy looked at the line for a long time. "Then you are
+still waiting for her," he said. The harbour master said that he was. "Good," said the boy, and went down again, two steps at a time.
+
+def median(values):
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if len(ordered) % 2 == 1:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2
+
+Water boils at 100 degrees Celsius at sea level, at about 93 in Denver, and at 71 on the summit of Everest, where an egg never gets hard.`,
+];
+
 /** Of models with all of ASCII and nothing else. */
 const plain = <T extends string | readonly { readonly content: string }[]>(value: T): boolean =>
   typeof value === "string" ? /^[\n\x20-\x7e]*$/.test(value) : value.every(({ content }) => plain(content));
 
 describe.each([
-  { name: "a tiny random Qwen3", model: models.tinyQwen3, asked: { chats: chats.filter(plain), texts: texts.filter(plain) } },
-  { name: "SmolLM2-135M-Instruct", model: models.smollm2, asked: { chats, texts } },
-])(`oracle: $name by SGLang ${sglang}, transformers and the embedded engine`, ({ model, asked }) => {
+  {
+    name: "a tiny random Qwen3",
+    model: models.tinyQwen3,
+    sampledPerChat: 130,
+    asked: { chats: chats.filter(plain), texts: texts.filter(plain) },
+  },
+  { name: "SmolLM2-135M-Instruct", model: models.smollm2, sampledPerChat: 20, asked: { chats, texts } },
+])(`oracle: $name by SGLang ${sglang}, transformers and the embedded engine`, ({ model, sampledPerChat, asked }) => {
   let server: RealServer;
   let engine: Engine;
   let sequences: { readonly ids: readonly number[]; readonly promptTokens: number; readonly sampled: readonly number[] }[];
@@ -46,16 +73,17 @@ describe.each([
     const codec = await loadPromptCodec(model);
     server = await startRealServer({ model, logs });
     engine = new HttpEngine(server.url);
-    const perChat = Math.ceil(tokensMin / asked.chats.length) + 8;
-    sequences = await Promise.all(
+    const sampled = await Promise.all(
       asked.chats.map(async (messages, at) => {
         const input_ids = codec.encode(messages);
-        const params = { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: perChat, ignore_eos: true };
+        const params = { temperature: 1, top_p: 1, top_k: -1, max_new_tokens: sampledPerChat, ignore_eos: true };
         const request = { rid: `oracle-${at}`, input_ids, sampling_params: params, return_logprob: true };
         const { outputIds, outputLogProbs } = await engine.generate(request, { timeoutMs: callMs });
         return { ids: [...input_ids, ...outputIds], promptTokens: input_ids.length, sampled: outputLogProbs };
       }),
     );
+    const read = passages.map((text) => codec.encode(text)).map((ids) => ({ ids, promptTokens: ids.length, sampled: [] }));
+    sequences = [...sampled, ...read];
     oracle = await askTransformers(model, { sequences: sequences.map(({ ids }) => ids), ...asked });
   });
   afterAll(async () => {
@@ -65,11 +93,12 @@ describe.each([
 
   it("SGLang's log-probs as sampled are transformers'", () => {
     const difference = sequences.map(({ sampled, promptTokens }, at) => furthest(sampled, oracle.log_probs[at]?.slice(promptTokens - 1)));
-    expect(sequences.reduce((sum, { sampled }) => sum + sampled.length, 0)).toBeGreaterThanOrEqual(tokensMin);
+    expect(sequences.reduce((sum, { sampled }) => sum + sampled.length, 0)).toBe(sampledPerChat * asked.chats.length);
     expect(Math.max(...difference)).toBeLessThanOrEqual(differenceMax);
   });
 
   it("SGLang's log-probs as scored are transformers', prompts included", async () => {
+    expect(sequences.reduce((sum, { ids }) => sum + ids.length - 1, 0)).toBeGreaterThanOrEqual(tokensMin);
     expect(await scoredDifference(engine, sequences, oracle)).toBeLessThanOrEqual(differenceMax);
   });
 

@@ -9,6 +9,6 @@ export default defineConfig({
     pool: "forks",
     fileParallelism: false,
     testTimeout: 90_000,
-    hookTimeout: 200_000,
+    hookTimeout: 300_000,
   },
 });

@@ -220,7 +220,7 @@ describe("control", () => {
   it("sends SGLang's bodies and reads its replies", async () => {
     server.script = ({ path }, response) => {
       if (path === "/server_info")
-        return answerJson(response, { weight_version: "3", model_path: "/m", vocab_size: 26, context_length: 64, version: "v" });
+        return answerJson(response, { weight_version: "default", model_path: "/m", vocab_size: 26, context_length: 64, version: "v" });
       if (path.startsWith("/v1/loads"))
         return answerJson(response, {
           loads: [
@@ -230,6 +230,7 @@ describe("control", () => {
         });
       return answerJson(response, { success: true, weight_version: "4", checksum: "abc" });
     };
+    server.version = "3";
     expect(await engine.info()).toEqual({
       url: server.url,
       modelPath: "/m",

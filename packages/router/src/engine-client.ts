@@ -125,8 +125,8 @@ export class HttpEngine implements Engine {
   /** From /server_info; a stock server says neither vocabulary nor, sometimes, context: 0 then. */
   async info(): Promise<EngineInfo> {
     const fields = replyJson(this.url, await this.#get("/server_info", this.#controlMs));
-    const model =
-      "weight_version" in fields ? fields : { ...fields, ...replyJson(this.url, await this.#get("/model_info", this.#controlMs)) };
+    // /server_info tells the version that a server was started with, in 0.5.23 for ever; this one goes with the weights.
+    const model = { ...fields, ...replyJson(this.url, await this.#get("/model_info", this.#controlMs)) };
     const number = (value: unknown) => (typeof value === "number" ? value : 0);
     return {
       url: this.url,

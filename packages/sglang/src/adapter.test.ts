@@ -39,7 +39,7 @@ async function subject(version: "0.5.15" | "0.5.23", transport: "tensor" | "disk
     encode: encodeDouble,
     weights: (v) => writeTinyExport(join(root, `weights-${v}.bin`), tinyWeights(v)),
     kill: async () => double.die("killed"),
-    can: { seeds: false, spans: true, checksIds: true, logProbDifferenceMax: 1e-9 },
+    can: { seeds: false, spans: true, checksIds: true, keepsPrefixes: false, logProbDifferenceMax: 1e-9 },
     async [Symbol.asyncDispose]() {
       await engine.close();
       await double[Symbol.asyncDispose]();

@@ -10,6 +10,8 @@ export interface EngineAbilities {
   readonly spans: boolean;
   /** A token id beyond the vocabulary is refused. SGLang 0.5 dies of it. */
   readonly checksIds: boolean;
+  /** Unless flushed, prompts are read by what the weights before an update left of them: SGLang's radix cache. */
+  readonly keepsPrefixes: boolean;
   /** Log-probs of the same tokens, once sampled and once scored, differ by at most this: 1e-6 where the arithmetic is one, 0.1 in bf16. */
   readonly logProbDifferenceMax: number;
 }
