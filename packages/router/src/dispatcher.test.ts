@@ -34,6 +34,25 @@ describe("a request", () => {
     expect(w.dispatcher.fleet.get("a")).toMatchObject({ errors: 0, broken: 0, inFlight: 0 });
   });
 
+  it("a kept connection that closes long after the request was sent is a break, and its engine is asked who it is", async () => {
+    const w = world();
+    await w.add("a", "1");
+    w.dispatcher.open("a", 1);
+    const { done } = w.ask("r");
+    await w.clock.run(defaultRouterLimits.staleMsMax + 1);
+    // A restarted process answers at its address, with the weights of its checkpoint.
+    w.alive.set("http://a", "0");
+    settle(w.sent[0], "stale");
+    await w.clock.run(10_000);
+    expect(w.sent).toHaveLength(1);
+    expect(w.dispatcher.fleet.get("a")).toMatchObject({ errors: 1, gate: { kind: "stale", found: "0" } });
+    w.alive.set("http://a", "1");
+    await w.dispatcher.probe("a");
+    await w.clock.run(0);
+    answer(w.sent[1]);
+    expect(await done).toBe("served");
+  });
+
   it("P2: is not tried again after the first byte", async () => {
     const w = world();
     await w.add("a");

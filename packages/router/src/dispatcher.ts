@@ -72,7 +72,7 @@ export class Dispatcher {
       giveUp: (id) => this.#stays.giveUp(id),
       admitted: () => this.changed(),
     });
-    this.#stays = new Stays(this.fleet, this.watch, transport, context);
+    this.#stays = new Stays(this.fleet, this.watch, transport, { clock, log, staleMsMax: limits.staleMsMax });
     this.#wants = whole.wants;
     this.#transport = transport;
     this.#limits = limits;

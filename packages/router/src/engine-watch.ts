@@ -96,6 +96,14 @@ export class EngineWatch {
     watched.liveness.resumed(this.#clock.nowMs());
   }
 
+  /** What is known of it may be out of date: asks it anew, whatever answer is under way. */
+  doubt(id: string): void {
+    const watched = this.#of(id);
+    watched.epoch++;
+    watched.probing = null;
+    void this.probe(id);
+  }
+
   forget(id: string): void {
     this.#watched.get(id)?.timer?.cancel();
     this.#watched.delete(id);

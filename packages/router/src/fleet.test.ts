@@ -81,6 +81,19 @@ describe("F4: coming back", () => {
     expect(isAble(fleet.get("a") ?? fail())).toBe(false);
   });
 
+  it("after a break an engine is asked for its version before it gets another request, where versions matter", () => {
+    const fleet = ready("round_robin", ["a"]);
+    fleet.open("a", 1);
+    fleet.pick();
+    fleet.ended("a", "broken", "reset");
+    expect(fleet.able).toBe(0);
+    expect(fleet.wantsVersion("a")).toBe(true);
+    fleet.admit("a", "0");
+    expect(fleet.able).toBe(0);
+    fleet.admit("a", "1");
+    expect(fleet.able).toBe(1);
+  });
+
   it("one broken connection is forgiven, two in a row are not", () => {
     const fleet = ready("round_robin", ["a"]);
     const stay = (how: StayEnd) => {

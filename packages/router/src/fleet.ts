@@ -23,7 +23,7 @@ export interface Worker {
   readonly gate: Gate;
   readonly draining: boolean;
   readonly inFlight: number;
-  /** Breaks before the first byte since the last answer. */
+  /** Breaks since the last answer. */
   readonly broken: number;
   readonly picks: number;
   readonly errors: number;
@@ -215,6 +215,8 @@ export class Fleet {
       worker.errors++;
       worker.broken++;
       if (how === "unreachable" || worker.broken >= this.#brokenMax) this.eject(id, reason);
+      // F4: another process may answer at its address by now, with other weights.
+      else if (this.#version !== null) this.#change(id, () => (worker.health = { kind: "unprobed" }));
     }
   }
 

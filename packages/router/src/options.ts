@@ -20,6 +20,8 @@ export interface RouterLimits {
   readonly connectTimeoutMs: number;
   /** Breaks before the first byte in a row after which an engine is out; a refused connection or a missed probe is enough by itself. */
   readonly brokenMax: number;
+  /** A kept connection that closes within this time of a request had been closed by its server for being idle; later it is a break. */
+  readonly staleMsMax: number;
   /** How long a fence waits for requests that are on their way to the engine. */
   readonly fenceMs: number;
   readonly workersMax: number;
@@ -46,6 +48,7 @@ export const defaultRouterLimits: RouterLimits = {
   stallMs: 5_000,
   connectTimeoutMs: 2_000,
   brokenMax: 2,
+  staleMsMax: 1_000,
   fenceMs: 5_000,
   workersMax: 1_024,
   fanOutMax: 64,

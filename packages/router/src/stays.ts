@@ -17,11 +17,18 @@ export class Stays {
   readonly #transport: Transport;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #staleMsMax: number;
   readonly #stays = new Map<string, Set<Stay>>();
   /** Answers by the first digit of their status. */
   readonly answers = [0, 0, 0, 0, 0, 0];
 
-  constructor(fleet: Fleet, watch: EngineWatch, transport: Transport, context: { readonly clock: Clock; readonly log: Logger }) {
+  constructor(
+    fleet: Fleet,
+    watch: EngineWatch,
+    transport: Transport,
+    context: { readonly clock: Clock; readonly log: Logger; readonly staleMsMax: number },
+  ) {
+    this.#staleMsMax = context.staleMsMax;
     this.#fleet = fleet;
     this.#watch = watch;
     this.#transport = transport;
@@ -42,6 +49,7 @@ export class Stays {
   send(worker: Worker, request: ForwardRequest, sink: ReplySink, passRefusals: boolean, client: Presence): Stay {
     const noting = new NotingSink(sink, this.#watch.liveness(worker.id), this.#clock);
     const attempt = this.#transport.send(worker.url, request, noting, passRefusals);
+    const sentMs = this.#clock.nowMs();
     let released = false;
     let stays = this.#stays.get(worker.id);
     if (stays === undefined) this.#stays.set(worker.id, (stays = new Set()));
@@ -52,7 +60,8 @@ export class Stays {
         released = true;
         attempt.cancel();
       },
-      outcome: attempt.outcome.then((outcome) => {
+      outcome: attempt.outcome.then((reported) => {
+        const outcome = this.#judged(reported, this.#clock.nowMs() - sentMs);
         stays.delete(stay);
         if (stays.size === 0) this.#stays.delete(worker.id);
         this.#ended(worker, outcome, released || client.left);
@@ -61,6 +70,11 @@ export class Stays {
     };
     stays.add(stay);
     return stay;
+  }
+
+  /** A kept connection that closes long after it was given a request was not closed for being idle. */
+  #judged(outcome: AttemptOutcome, ms: number): AttemptOutcome {
+    return outcome.kind === "stale" && ms > this.#staleMsMax ? { kind: "broken", reason: outcome.reason } : outcome;
   }
 
   #ended(worker: Worker, outcome: AttemptOutcome, isForgiven: boolean): void {
@@ -75,7 +89,7 @@ export class Stays {
     if (worker.health.kind !== before) this.#log.warn("router.worker_ejected", { worker: worker.url, reason });
     // Who refuses connections is not paused but gone.
     if (how === "unreachable" && this.#watch.isPaused(worker.id)) this.#watch.resume(worker.id);
-    if (how === "broken" || how === "unreachable") void this.#watch.probe(worker.id);
+    if ((how === "broken" || how === "unreachable") && this.#fleet.get(worker.id) === worker) this.#watch.doubt(worker.id);
   }
 }
 
