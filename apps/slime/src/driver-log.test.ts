@@ -34,6 +34,20 @@ describe("the driver's log", () => {
     ]);
   });
 
+  it("says equal lines in a row once, and how often they came", () => {
+    const { lines, log } = kept();
+    for (let n = 0; n < 33; n++) log.warn("push.fence_away", { reason: "refused" });
+    log.warn("router.died", { reason: "exit code 1" });
+    log.warn("router.died", { reason: "exit code 2" });
+    expect(lines).toEqual([
+      "warning: a weight push waits for the router: refused",
+      "  (10 times by now)",
+      "  (33 times)",
+      "warning: the router died: exit code 1",
+      "warning: the router died: exit code 2",
+    ]);
+  });
+
   it("warns of nothing that an intended stop broke; errors stay", () => {
     let stopping = false;
     const { lines, log } = kept(() => stopping);

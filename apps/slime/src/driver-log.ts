@@ -13,6 +13,7 @@ const sentences: Readonly<Record<string, Say>> = {
   "worker.died": (f) => `${f["worker"]} died: ${f["reason"]}`,
   "trainer.lost": (f) => `the trainer was lost during ${f["during"]}: ${f["reason"]}`,
   "run.failed": (f) => `the run failed during ${f["during"]}`,
+  "push.fence_away": (f) => `a weight push waits for the router: ${f["reason"]}`,
   "push.failed": (f) => `pushing weight version ${f["version"]} failed: ${f["reason"]}`,
   "push.quarantined": (f) => `${f["engine"]} did not take weight version ${f["version"]} and gets no requests: ${f["reason"]}`,
   "eval.failed": (f) => `the evaluation after rollout ${f["rolloutId"]} failed (try ${f["tries"]}): ${f["reason"]}`,
@@ -29,8 +30,30 @@ export interface DriverLogOptions {
   readonly isStopping?: () => boolean;
 }
 
-/** The driver's log for people: warnings and errors, a line each; what goes well is told by the progress. */
-export function driverLog(options: DriverLogOptions, bound: LogFields = {}): Logger {
+/** The driver's log for people: warnings and errors, a line each, equal ones in a row once; what goes well is told by the progress. */
+export function driverLog(options: DriverLogOptions): Logger {
+  return childLog({ ...options, write: onceInARow(options.write) }, {});
+}
+
+/** Says how often a line came when another one comes, and at every tenfold meanwhile. */
+function onceInARow(write: (line: string) => void): (line: string) => void {
+  let last = "";
+  let times = 0;
+  let told = 1;
+  return (line) => {
+    if (line === last) {
+      if (++times < told * 10) return;
+      told = times;
+      return write(`  (${times} times by now)`);
+    }
+    if (times > told) write(`  (${times} times)`);
+    last = line;
+    [times, told] = [1, 1];
+    write(line);
+  };
+}
+
+function childLog(options: DriverLogOptions, bound: LogFields): Logger {
   const at =
     (level: "warning" | "error") =>
     (event: string, fields: LogFields = {}) => {
@@ -43,7 +66,7 @@ export function driverLog(options: DriverLogOptions, bound: LogFields = {}): Log
     info() {},
     warn: at("warning"),
     error: at("error"),
-    child: (fields) => driverLog(options, { ...bound, ...fields }),
+    child: (fields) => childLog(options, { ...bound, ...fields }),
   };
 }
 
