@@ -68,6 +68,7 @@ async function run(pauseMode: PauseMode, defer: (close: () => Promise<void>) => 
     },
     pauseMode,
     canaryTokens: [3, 4, 5],
+    canaryTolerance: 1e-4,
     temperature: 1,
     clock: systemClock,
     log: silentLogger,
