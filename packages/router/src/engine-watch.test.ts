@@ -21,6 +21,8 @@ interface World {
   /** How the engine is: how long it takes over a probe; stopped, it does nothing; `refuses` says so to the next probe. */
   readonly engine: { probeMs: number; stopped: boolean; refuses: string | null; version: string };
   readonly isHealthy: () => boolean;
+  /** Probes sent so far. */
+  readonly probes: () => number;
   readonly byte: () => void;
 }
 
@@ -30,9 +32,11 @@ async function world(): Promise<World> {
   const fleet = new Fleet({ whole: roundRobin(), prefill: roundRobin(), decode: roundRobin() }, limits.brokenMax);
   const engine: World["engine"] = { probeMs: 0, stopped: false, refuses: null, version: "1" };
   const givenUp: number[] = [];
+  let probes = 0;
   const transport: Transport = {
     probe: (_url, { timeoutMs }) =>
       new Promise((resolve) => {
+        probes++;
         if (engine.refuses !== null && !engine.stopped) return resolve({ ok: false, reason: engine.refuses });
         const answer = () => {
           if (!engine.stopped) resolve({ ok: true, found: engine.version });
@@ -67,6 +71,7 @@ async function world(): Promise<World> {
     watch,
     givenUp,
     engine,
+    probes: () => probes,
     isHealthy: () => fleet.get("e")?.health.kind === "healthy",
     byte: () => watch.liveness("e").progressed(clock.nowMs()),
   };
@@ -195,6 +200,19 @@ it("W1: a probe that went unanswered while the engine was fenced counts for noth
   w.engine.probeMs = limits.probeTimeoutMs - 100;
   await run(w, 60_000);
   expect(w.fleet.ejections).toBe(0);
+});
+
+it("many doubts at once are one probe, and a probe that does not ask for the version is asked anew", async () => {
+  const w = await world();
+  w.fleet.open("e", 1);
+  w.engine.probeMs = 1_000;
+  const before = w.probes();
+  void w.watch.probe("e");
+  w.fleet.eject("e", "broke");
+  for (let i = 0; i < 100; i++) w.watch.doubt("e");
+  expect(w.probes() - before).toBe(2);
+  await run(w, 1_500);
+  expect(w.fleet.pick()?.id).toBe("e");
 });
 
 describe("W3: an engine that says it is unwell", () => {

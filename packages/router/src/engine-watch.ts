@@ -14,6 +14,8 @@ interface Watched {
   /** Paused through the router: silence is expected. */
   paused: boolean;
   probing: Promise<void> | null;
+  /** The probe under way asks for the version. */
+  asksVersion: boolean;
   /** Looks again when it may have stalled. */
   timer: Timer | null;
 }
@@ -96,9 +98,10 @@ export class EngineWatch {
     watched.liveness.resumed(this.#clock.nowMs());
   }
 
-  /** What is known of it may be out of date: asks it anew, whatever answer is under way. */
+  /** What is known of it may be out of date: asks it, and anew if the probe under way does not ask all that matters now. */
   doubt(id: string): void {
     const watched = this.#of(id);
+    if (watched.probing !== null && (watched.asksVersion || !this.#fleet.wantsVersion(id))) return;
     watched.epoch++;
     watched.probing = null;
     void this.probe(id);
@@ -126,7 +129,8 @@ export class EngineWatch {
     const { epoch } = watched;
     const startedMs = this.#clock.nowMs();
     const { probeTimeoutMs: timeoutMs } = this.#limits;
-    const result = await this.#transport.probe(url, { timeoutMs, version: this.#fleet.wantsVersion(id) });
+    watched.asksVersion = this.#fleet.wantsVersion(id);
+    const result = await this.#transport.probe(url, { timeoutMs, version: watched.asksVersion });
     if (watched.epoch !== epoch || this.#watched.get(id) !== watched || this.#isExcused(worker)) return;
     const before = worker.health.kind;
     if (result.ok) {
@@ -182,6 +186,7 @@ export class EngineWatch {
       epoch: 0,
       paused: false,
       probing: null,
+      asksVersion: false,
       timer: null,
     };
     this.#watched.set(id, made);
