@@ -74,9 +74,12 @@ async function bareEngine(): Promise<
     const line = new Line(socket);
     lines.push(line);
     socket.once("data", (chunk: Buffer) => {
-      // Probes come on connections of their own, which end with them.
-      if (chunk.toString("latin1").startsWith("GET /health "))
-        return void socket.end("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+      // Probes are answered at once, and end their connections.
+      const [, probed] = /^GET \/(health|model_info) /.exec(chunk.toString("latin1")) ?? [];
+      if (probed !== undefined) {
+        const body = probed === "health" ? "" : '{"weight_version":"1"}';
+        return void socket.end(`HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+      }
       fresh.push(line);
       for (const watcher of watchers.splice(0)) watcher();
     });
@@ -103,7 +106,7 @@ async function bareEngine(): Promise<
 }
 
 async function routed(options: Parameters<typeof startRouter>[0] = {}) {
-  const router = await startRouter({ ...options, limits: { probeEveryMs: 600_000, closeMs: 20, waitMs: 200, ...options.limits } });
+  const router = await startRouter({ ...options, limits: { probeEveryMs: 600_000, closeMs: 20, ...options.limits } });
   open.push(router);
   const engine = await bareEngine();
   router.dispatcher.fleet.add("e", engine.url);
