@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type ErrorCode, SlimeError, silentLogger, systemClock } from "@slime/core";
+import { type ErrorCode, SlimeError, silentLogger, sleep, systemClock } from "@slime/core";
 import { readModelConfig } from "@slime/embedded";
 import { HttpEngine } from "@slime/router";
 import { HttpServerEngineAdapter, probeCapabilities } from "@slime/sglang";
@@ -16,6 +16,9 @@ const model = models.tinyQwen3;
 
 /** Everything of a server is gone this long after its cause, and its clients know. SGLang itself takes 5 s from the cause to its own end. */
 const endMsMax = 20_000;
+/** How long SGLang keeps an idle connection. A client that uses one in the moment it is closed loses its request. */
+const idleMs = 5_000;
+
 /** A start's longest, and what a test adds to it. */
 const testMsMax = 240_000;
 
@@ -51,7 +54,8 @@ class Servers {
 
   prepare(): void {
     while (this.#starts.length < Math.min(this.#count, this.#taken + 2)) {
-      const start = startRealServer({ model, logs });
+      // SGLang's own limit on idle connections; our servers are started with a longer one.
+      const start = startRealServer({ model, logs, env: { SGLANG_TIMEOUT_KEEP_ALIVE: String(idleMs / 1_000) } });
       start.catch(() => {}); // awaited by who takes it
       this.#starts.push(start);
     }
@@ -113,6 +117,15 @@ describe(`SGLang ${sglang}`, () => {
     it.each(surviving.map((row) => [row.name, row] as const))("%s, sent as it is, leaves it alive", async (_name, { raw }) => {
       await raw(stage);
       await restored(stage.adapter);
+    });
+
+    it("connections idle for as long as it keeps them are not used again", async () => {
+      for (const waitMs of [idleMs - 10, idleMs, idleMs + 10]) {
+        const results = await Promise.all([1, 2, 3].map(() => stage.adapter.generate(lethalRequest(), { timeoutMs: 30_000 })));
+        expect(results.map(({ outputIds }) => outputIds.length)).toEqual([4, 4, 4]);
+        await sleep(systemClock, waitMs);
+      }
+      await stage.adapter.load();
     });
 
     it("a client that leaves takes its request with it", async () => {

@@ -18,6 +18,7 @@ export interface ServerOptions {
   readonly logs: string;
   /** Beside those of slime-real.json, which they replace by name. */
   readonly args?: ServerArgs;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** A stock SGLang server as our engines' actors run it, and hands on its processes. */
@@ -47,7 +48,7 @@ export function logFolder(): string {
 }
 
 /** Starts a server and waits until it generates. @throws what `startServer` throws. */
-export async function startRealServer({ model, logs, args = {} }: ServerOptions): Promise<RealServer> {
+export async function startRealServer({ model, logs, args = {}, env = {} }: ServerOptions): Promise<RealServer> {
   const real = realEnv();
   const port = await freePort();
   const logFile = join(logs, `server-${port}.log`);
@@ -58,7 +59,7 @@ export async function startRealServer({ model, logs, args = {} }: ServerOptions)
       host: "127.0.0.1",
       port,
       args: { ...real.args, ...args },
-      env: real.env,
+      env: { ...real.env, ...env },
       gpuUuids: [],
       node: { rank: 0, count: 1, distInitAddress: null },
     },
