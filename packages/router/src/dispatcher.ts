@@ -4,7 +4,7 @@ import { EngineWatch } from "./engine-watch.js";
 import { Fleet, isAble, type Pair, type Worker } from "./fleet.js";
 import type { RouterLimits } from "./options.js";
 import { HeldReply, pairOutcome } from "./pair-attempt.js";
-import { checkPairable, withBootstrap } from "./pairing.js";
+import { type Pairable, pairable, withBootstrap } from "./pairing.js";
 import { type CacheAwareOptions, defaultCacheAware } from "./policies/cache-aware.js";
 import { makePolicy } from "./policies/index.js";
 import { noHint } from "./policies/policy.js";
@@ -27,6 +27,16 @@ export interface DispatcherCounts {
 
 /** Who answers: told to the sink's owner before `begin`. */
 export type Chosen = (worker: Worker) => void;
+
+/** A request, and who waits for its answer. */
+interface Asked {
+  readonly request: ForwardRequest;
+  /** What a pair is told; null when the request needs none. */
+  readonly split: Pairable | null;
+  readonly sink: ReplySink;
+  readonly chosen: Chosen;
+  readonly client: Presence;
+}
 
 /** How a try went, and who is to blame if it went wrong. */
 interface Tried {
@@ -97,31 +107,28 @@ export class Dispatcher {
 
   /**
    * Serves one request to its end, silently when the client leaves.
-   * @throws `engine.unavailable` when no engine could take it, `wire.limit` when too many wait, `codec.refused` when it is for a pair and
-   * no JSON object; nothing was passed on then.
+   * @throws `engine.unavailable` when no engine could take it, `wire.limit` when too many wait, `codec.refused` when it is for a pair that
+   * cannot be told of it; nothing was passed on then.
    */
   async handle(request: ForwardRequest, sink: ReplySink, chosen: Chosen, client: Presence): Promise<void> {
     this.#counts.requests++;
-    const isSplit = this.fleet.isSplit && isGeneration(request);
-    if (isSplit) checkPairable(request.body);
+    const split = this.fleet.isSplit && isGeneration(request) ? pairable(request.body, this.#limits.pairBatchMax) : null;
     const hint = this.#wants === "nothing" ? noHint : routeHint(request, this.#wants, this.#limits);
+    const asked: Asked = { request, split, sink, chosen, client };
     let tried: ReadonlySet<string> = none;
     let last = "";
     let until: number | null = null;
     for (let attempt = 1; !client.left; ) {
-      const pair = isSplit ? this.fleet.pickPair(tried, hint) : null;
-      const worker = pair === null ? this.fleet.pick(tried, hint, isSplit ? "regular" : "all") : null;
-      if (pair === null && worker === null) {
+      const pair = split === null ? null : this.fleet.pickPair(tried, hint);
+      const picked = pair ?? this.fleet.pick(tried, hint, split === null ? "all" : "regular");
+      if (picked === null) {
         until ??= this.#clock.nowMs() + this.#limits.waitMs;
         await this.#wait(until, client);
         continue;
       }
       until = null;
       const isLast = attempt === this.#limits.retry.triesMax;
-      const { outcome, by } =
-        worker === null
-          ? await this.#tryPair(pair as Pair, request, sink, chosen, isLast, client)
-          : await this.#tryAt(worker, request, sink, chosen, isLast, client);
+      const { outcome, by } = await ("decode" in picked ? this.#tryPair(picked, asked, isLast) : this.#tryAt(picked, asked, isLast));
       if (outcome.kind === "answered" || client.left) return;
       if (outcome.kind === "cut") {
         this.#counts.cut++;
@@ -148,14 +155,7 @@ export class Dispatcher {
     throw new SlimeError("engine.unavailable", `no engine could answer: ${reason}`, { engine: "any", reason });
   }
 
-  async #tryAt(
-    worker: Worker,
-    request: ForwardRequest,
-    sink: ReplySink,
-    chosen: Chosen,
-    passRefusals: boolean,
-    client: Presence,
-  ): Promise<Tried> {
+  async #tryAt(worker: Worker, { request, sink, chosen, client }: Asked, passRefusals: boolean): Promise<Tried> {
     chosen(worker);
     const stay = this.#stays.send(worker, request, sink, passRefusals, client);
     client.watch(stay.cancel);
@@ -165,17 +165,10 @@ export class Dispatcher {
   }
 
   /** P6. Both get the same body at once; the prefill engine ends when the decode engine has fetched the prompt's cache. */
-  async #tryPair(
-    { prefill, decode }: Pair,
-    request: ForwardRequest,
-    sink: ReplySink,
-    chosen: Chosen,
-    passRefusals: boolean,
-    client: Presence,
-  ): Promise<Tried> {
+  async #tryPair({ prefill, decode }: Pair, { request, split, sink, chosen, client }: Asked, passRefusals: boolean): Promise<Tried> {
     const { role } = prefill;
-    invariant(role.kind === "prefill", "a pair begins with a prefill engine");
-    const both = { ...request, body: withBootstrap(request.body ?? Buffer.alloc(0), prefill.url, role.bootstrapPort, this.#random) };
+    invariant(role.kind === "prefill" && split !== null, "a pair has a prefill engine and a body that it can be told in");
+    const both = { ...request, body: withBootstrap(split, prefill.url, role.bootstrapPort, this.#random) };
     const held = new HeldReply(this.#limits.refusalBytesMax);
     chosen(decode);
     const first = this.#stays.send(prefill, both, held, passRefusals, client);

@@ -32,6 +32,8 @@ export interface RouterLimits {
   /** Bytes of a body looked through for the prompt, and of the prompt compared (policy cache_aware). */
   readonly promptScanBytesMax: number;
   readonly promptBytesMax: number;
+  /** Prompts of one request to a pair: each adds some 50 bytes to the body. */
+  readonly pairBatchMax: number;
   /** Bytes of a prefill engine's refusal, which is held until it is known whose answer the client gets. */
   readonly refusalBytesMax: number;
   readonly closeMs: number;
@@ -56,6 +58,7 @@ export const defaultRouterLimits: RouterLimits = {
   fanOutBytesMax: 4 << 20,
   promptScanBytesMax: 64 << 10,
   promptBytesMax: 16 << 10,
+  pairBatchMax: 8_192,
   refusalBytesMax: 64 << 10,
   closeMs: 2_000,
 };

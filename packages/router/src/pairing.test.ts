@@ -1,10 +1,10 @@
 import { SlimeError, seededRandom } from "@slime/core";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { checkPairable, withBootstrap } from "./pairing.js";
+import { pairable, withBootstrap } from "./pairing.js";
 
 const url = "http://10.1.2.3:30000";
-const paired = (text: string) => withBootstrap(Buffer.from(text), url, 8_998, seededRandom(1)).toString();
+const paired = (text: string) => withBootstrap(pairable(Buffer.from(text), 100), url, 8_998, seededRandom(1)).toString();
 
 describe("withBootstrap", () => {
   it("puts three fields in front and leaves every other byte", () => {
@@ -26,7 +26,7 @@ describe("withBootstrap", () => {
 
   it("is valid JSON for an empty object, and for an address of version 6", () => {
     expect(Object.keys(JSON.parse(paired(" { } ")) as object)).toEqual(["bootstrap_host", "bootstrap_port", "bootstrap_room"]);
-    const six = withBootstrap(Buffer.from("{}"), "http://[::1]:30000", 1, seededRandom(1)).toString();
+    const six = withBootstrap(pairable(Buffer.from("{}"), 1), "http://[::1]:30000", 1, seededRandom(1)).toString();
     expect(JSON.parse(six)).toMatchObject({ bootstrap_host: "::1" });
   });
 
@@ -34,7 +34,7 @@ describe("withBootstrap", () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.nat(), (object, seed) => {
         fc.pre(!Object.keys(object).some((key) => key.startsWith("bootstrap_") || key === "__proto__"));
-        const text = withBootstrap(Buffer.from(JSON.stringify(object)), url, 1, seededRandom(seed)).toString();
+        const text = withBootstrap(pairable(Buffer.from(JSON.stringify(object)), 1_000), url, 1, seededRandom(seed)).toString();
         const { bootstrap_host, bootstrap_port, bootstrap_room, ...rest } = JSON.parse(text) as Record<string, unknown>;
         expect(rest).toEqual(JSON.parse(JSON.stringify(object)));
         const rooms = /"bootstrap_room":\[?([\d,]+)/.exec(text)?.[1]?.split(",").filter(Boolean) ?? [];
@@ -45,9 +45,9 @@ describe("withBootstrap", () => {
     );
   });
 
-  it("takes JSON objects only", () => {
-    for (const body of [null, "", "[1]", '"text"', "12"])
-      expect(() => checkPairable(body === null ? null : Buffer.from(body))).toThrow(SlimeError);
-    checkPairable(Buffer.from("\n {"));
+  it("takes JSON objects only, and batches up to a bound", () => {
+    for (const body of [null, "", "[1]", '"text"', "12", '{"text":["a","b","c"]}'])
+      expect(() => pairable(body === null ? null : Buffer.from(body), 2)).toThrow(SlimeError);
+    for (const body of ["\n {", '{"text":["a","b"]}', '{"input_ids":[1,2,3,4]}']) pairable(Buffer.from(body), 2);
   });
 });
