@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Clock, SlimeError, silentLogger } from "@slime/core";
 import { startEmbeddedEngine } from "@slime/embedded";
 import { realGpus } from "@slime/platform";
+import { suggestions } from "@slime/rl-config";
 import { type ServerRequest, serverArgTable, serverSpec, startServer } from "@slime/sglang";
 import { Asker } from "./ask.js";
 import type { AnsweredBy } from "./settings.js";
@@ -78,7 +79,7 @@ async function openSglang(by: Extract<AnsweredBy, { kind: "sglang" }>, parts: Op
     const issue = `there is no SGLang in ${by.python}: --sglang-python must name a Python in which sglang is installed`;
     throw new SlimeError("config.invalid", issue, { issues: [issue] });
   }
-  const spec = serverSpec(await requestOf(by), { table });
+  const spec = serverSpec(await requestOf(by), { table, suggest: suggestions });
   const logs = mkdtempSync(join(tmpdir(), "slime-generate-"));
   const server = await startServer(spec, {
     clock: parts.clock,

@@ -1,9 +1,11 @@
+import { Command } from "commander";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { register } from "../commands/generate.js";
 import { type AnswerPlace, textSink } from "./answer-sink.js";
 import type { Answer } from "./ask.js";
 import { oneLine, shownLength, withoutControl } from "./printed-text.js";
-import { type GenerateFlags, readSettings } from "./settings.js";
+import { flagNames, type GenerateFlags, readSettings } from "./settings.js";
 
 const flags: GenerateFlags = { hfCheckpoint: "m", temperature: 0, topP: 1, topK: -1, n: 1, timeoutSecs: 60 };
 
@@ -31,11 +33,18 @@ describe("readSettings", () => {
     const attempt = () => readSettings({ ...flags, n: 2 }, ["hello", "--sglang-device", "cpu", "--tempature", "1"]);
     for (const part of [
       /"hello" belongs to no flag.*--prompt "hello"/,
-      /--tempature: there is no such flag/,
+      /--tempature: there is no such flag \(did you mean --temperature\?\)/,
       /add --rollout-backend sglang/,
       /--n 2 at --temperature 0/,
     ])
       expect(attempt).toThrow(part);
+  });
+
+  it("knows every flag of the command", () => {
+    const program = new Command();
+    register(program);
+    const known = program.commands[0]?.options.map(({ long }) => long?.replace(/^--/, ""));
+    expect([...flagNames].sort()).toEqual(known?.sort());
   });
 
   it("--url needs no model and starts nothing", () => {

@@ -1,5 +1,5 @@
 import { SlimeError } from "@slime/core";
-import { type PassThroughValue, passedWords } from "@slime/rl-config";
+import { type PassThroughValue, passedWords, suggestions } from "@slime/rl-config";
 
 /** What commander reads; texts are as typed. */
 export interface GenerateFlags {
@@ -24,6 +24,30 @@ export interface GenerateFlags {
   readonly numGpus?: number;
   readonly timeoutSecs: number;
 }
+
+/** The command's flags, for suggestions. */
+export const flagNames = [
+  "hf-checkpoint",
+  "prompt",
+  "prompt-file",
+  "input-key",
+  "system",
+  "chat",
+  "no-chat",
+  "temperature",
+  "top-p",
+  "top-k",
+  "max-new-tokens",
+  "seed",
+  "stop",
+  "n",
+  "json",
+  "url",
+  "rollout-backend",
+  "sglang-python",
+  "num-gpus",
+  "timeout-secs",
+];
 
 /** Who answers. */
 export type AnsweredBy =
@@ -141,10 +165,16 @@ function sglangArgs(words: readonly string[], issues: string[]): Readonly<Record
     const [flag = "", inline] = splitOnce(word, "=");
     if (flag.startsWith("--sglang-") && flag.length > "--sglang-".length)
       args[flag.slice("--sglang-".length).replaceAll("-", "_")] = passedWords([...(inline === undefined ? [] : [inline]), ...values]);
-    else if (word.startsWith("-")) issues.push(`${flag}: there is no such flag; slime generate --help lists them`);
+    else if (word.startsWith("-")) issues.push(`${flag}: there is no such flag${meant(flag)}; slime generate --help lists them`);
     else issues.push(`${JSON.stringify(word)} belongs to no flag: a prompt is given as --prompt ${JSON.stringify(word)}`);
   }
   return args;
+}
+
+/** Flags that a misspelt one may have meant. */
+function meant(flag: string): string {
+  const near = suggestions(flag.replace(/^-+/, ""), flagNames);
+  return near.length === 0 ? "" : ` (did you mean ${near.map((name) => `--${name}`).join(" or ")}?)`;
 }
 
 function splitOnce(text: string, mark: string): readonly [string, string?] {
