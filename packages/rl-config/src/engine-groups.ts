@@ -4,7 +4,6 @@
  */
 import { parse } from "yaml";
 import { z } from "zod";
-import type { FlagValues } from "./flags.js";
 import { type PassThrough, passedYaml } from "./pass-through.js";
 
 /** `placeholder` keeps GPUs free; `encoder` turns images into embeddings for the others. */
@@ -63,7 +62,7 @@ const fileSchema = z.strictObject({
 export function parseEngineModels(
   source: string,
   file: string,
-  values: Pick<FlagValues, "hfCheckpoint" | "rolloutNumGpusPerEngine">,
+  values: { readonly hfCheckpoint: string; readonly rolloutNumGpusPerEngine: number },
 ): { readonly models: readonly EngineModel[]; readonly issues: readonly string[] } {
   const refused = (issues: readonly string[]) => ({ models: [], issues: issues.map((issue) => `--sglang-config ${file}: ${issue}`) });
   let document: unknown;
@@ -115,13 +114,14 @@ function overridesOf(given: Readonly<Record<string, unknown>>, where: string, is
   );
 }
 
-/** What `engineModels` needs. */
-export type EngineFlags = Pick<
-  FlagValues,
-  "rolloutNumGpus" | "rolloutNumGpusPerEngine" | "prefillNumServers" | "rolloutExternalEngineAddrs"
-> & {
+/** What `engineModels` needs of a configuration. */
+export interface EngineFlags {
+  readonly rolloutNumGpus: number | null;
+  readonly rolloutNumGpusPerEngine: number;
+  readonly prefillNumServers: number | null;
+  readonly rolloutExternalEngineAddrs: readonly string[];
   readonly sglangModels: readonly EngineModel[] | null;
-};
+}
 
 /** The run's models, whatever described them; none with external engines. */
 export function engineModels(config: EngineFlags): readonly EngineModel[] {

@@ -10,6 +10,7 @@
  */
 import type { EnginePushState, ExportedWeights, PauseMode, PushReport, WeightSync } from "@slime/backend";
 import { abortable, type Clock, causeChain, deadline, factsOf, invariant, type Logger, SlimeError, sleep } from "@slime/core";
+import { checkCanary, mismatch } from "./canary.js";
 import type { EngineFleet, EngineHandle, TrainerGang } from "./ports.js";
 
 export interface WeightPushParts {
@@ -256,7 +257,12 @@ async function transferTo(
   await engine.resume();
   enter("committed");
   if (expected.canary !== null && parts.canaryTokens !== null)
-    await checkCanary(parts, { url, engine, id }, parts.canaryTokens, expected.canary, version);
+    await checkCanary(
+      { url, engine, id },
+      version,
+      { tokens: parts.canaryTokens, logProbs: expected.canary, temperature: parts.temperature, tolerance: parts.canaryTolerance },
+      parts.log,
+    );
   // Said first: an engine that was given up meanwhile must not be opened by a late answer.
   enter("open");
   await persist(parts, signal, fence.open);
@@ -274,42 +280,4 @@ async function persist({ clock, log }: WeightPushParts, signal: AbortSignal, ask
       await sleep(clock, fenceRetryMs, signal);
     }
   }
-}
-
-/** The engine's own log-probs of a fixed text against the trainer's: equal weights must give equal numbers. */
-async function checkCanary(
-  parts: WeightPushParts,
-  { engine, id }: EngineHandle,
-  tokens: readonly number[],
-  wanted: Float32Array,
-  version: number,
-): Promise<void> {
-  const result = await engine.generate(
-    {
-      rid: `canary-${id}-${version}`,
-      input_ids: tokens,
-      sampling_params: { temperature: parts.temperature, top_p: 1, top_k: -1, max_new_tokens: 1 },
-      return_logprob: true,
-      logprob_start_len: 0,
-    },
-    { timeoutMs: 30_000 },
-  );
-  const got = result.inputLogProbs.filter((value): value is number => value !== null);
-  if (got.length !== wanted.length) throw mismatch(id, version, `the canary has ${got.length} log-probs, the trainer ${wanted.length}`);
-  const difference = got.reduce((sum, value, i) => sum + Math.abs(value - (wanted[i] ?? Number.NaN)), 0) / Math.max(1, got.length);
-  if (!(difference <= parts.canaryTolerance))
-    throw mismatch(
-      id,
-      version,
-      `the canary's log-probs differ from the trainer's by ${difference} in the mean, --update-weight-canary-tolerance is ${parts.canaryTolerance}`,
-    );
-  parts.log.debug("push.canary", { engine: id, version, difference });
-}
-
-function mismatch(engine: string, version: number, reason: string): SlimeError {
-  return new SlimeError("weights.mismatch", `engine ${engine} does not hold weight version ${version}: ${reason}`, {
-    engine,
-    version,
-    reason,
-  });
 }
