@@ -169,8 +169,9 @@ export class ClientConnection {
     }
     this.#searched = 0;
     this.#pending = null;
-    const head = typeof end === "number" ? parseRequestHead(bytes.toString("latin1", 0, end)) : end;
-    if (typeof end !== "number" || head.kind === "refused") return this.#refuse(head as Refusal);
+    if (typeof end !== "number") return this.#refuse(end);
+    const head = parseRequestHead(bytes.toString("latin1", 0, end));
+    if (head.kind === "refused") return this.#refuse(head);
     const { body } = head;
     if (body === 0) return this.#handOn(head, Buffer.alloc(0), bytes, end);
     if (typeof body === "number" && body > this.#owner.bodyBytesMax) return this.#tooLarge(body);

@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net";
 import { ChunkedDecoder } from "./chunked.js";
-import { type BodyLength, headEnd, parseReplyHead, type ReplyHead } from "./head-parser.js";
+import { type BodyLength, headEnd, parseReplyHead, type Refusal, type ReplyHead } from "./head-parser.js";
 import { Outlet } from "./socket-bytes.js";
 
 /** What happens to the one request a connection carries. U1: `onHead` at most once, before `onData`; after `onEnd` or `onBroken` nothing. */
@@ -125,9 +125,9 @@ export class UpstreamConnection {
         this.#partial = Buffer.from(bytes);
         return;
       }
-      const head = typeof end === "number" ? parseReplyHead(bytes.toString("latin1", 0, end), this.#exchange?.isHead === true) : end;
-      if (typeof end !== "number" || head.kind === "refused")
-        return this.#close(`the engine's answer is not HTTP: ${head.kind === "refused" ? head.reason : ""}`);
+      if (typeof end !== "number") return this.#notHttp(end);
+      const head = parseReplyHead(bytes.toString("latin1", 0, end), this.#exchange?.isHead === true);
+      if (head.kind === "refused") return this.#notHttp(head);
       if (head.status === 101) return this.#close("the engine switched protocols unasked");
       if (head.status >= 200) {
         this.#partial = null;
@@ -141,6 +141,10 @@ export class UpstreamConnection {
         return;
       }
     }
+  }
+
+  #notHttp({ reason }: Refusal): void {
+    this.#close(`the engine's answer is not HTTP: ${reason}`);
   }
 
   #begin(head: ReplyHead, bytes: Buffer, end: number): void {
