@@ -118,7 +118,7 @@ describe("V1", () => {
   });
 });
 
-describe("W2: a stopped engine", () => {
+describe("G2: a stopped engine", () => {
   it("is out and given up within probeEveryMs + probeTimeoutMs, not before stallMs, and comes back by a probe", async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -164,7 +164,7 @@ describe("W2: a stopped engine", () => {
   });
 });
 
-describe("W1", () => {
+describe("G1", () => {
   it("fenced or paused, it may be silent for ever; its time starts when that ends", async () => {
     await fc.assert(
       fc.asyncProperty(fc.constantFrom("fenced" as const, "paused" as const), fc.integer({ min: 0, max: 6_900 }), async (why, stopsFor) => {
@@ -187,7 +187,7 @@ describe("W1", () => {
   });
 });
 
-it("W1: a probe that went unanswered while the engine was fenced counts for nothing afterwards", async () => {
+it("G1: a probe that went unanswered while the engine was fenced counts for nothing afterwards", async () => {
   const w = await world();
   w.engine.probeMs = 1e6;
   await run(w, 3_000);
@@ -215,7 +215,7 @@ it("many doubts at once are one probe, and a probe that does not ask for the ver
   expect(w.fleet.pick()?.id).toBe("e");
 });
 
-describe("W3: an engine that says it is unwell", () => {
+describe("G3: an engine that says it is unwell", () => {
   it("gets nothing new at once and keeps what it works on", async () => {
     const w = await world();
     await run(w, 3_000, [2_900]);

@@ -36,9 +36,9 @@ export interface WatchEffects {
 
 /**
  * Probes engines and judges them.
- * W1: a fenced or paused engine is neither probed nor judged, and an answer to a probe from before counts for nothing.
- * W2: a hung engine (V1) is ejected; with a probe every `probeEveryMs` that is `probeEveryMs + probeTimeoutMs` after its last sign of life at
- * the latest, `stallMs` being no longer than that. W3: an engine that says it is unwell, or cannot be reached, gets no new request at once,
+ * G1: a fenced or paused engine is neither probed nor judged, and an answer to a probe from before counts for nothing.
+ * G2: a hung engine (V1) is ejected; with a probe every `probeEveryMs` that is `probeEveryMs + probeTimeoutMs` after its last sign of life at
+ * the latest, `stallMs` being no longer than that. G3: an engine that says it is unwell, or cannot be reached, gets no new request at once,
  * but keeps those in flight until nothing has come from it for `stallMs`: a server that shuts down may still finish them.
  */
 export class EngineWatch {
@@ -79,7 +79,7 @@ export class EngineWatch {
     return this.#watched.get(id)?.paused ?? false;
   }
 
-  /** Silence is expected from now on (W1). */
+  /** Silence is expected from now on (G1). */
   suspend(id: string, why: "fenced" | "paused"): void {
     const watched = this.#of(id);
     if (why === "paused") watched.paused = true;
