@@ -30,7 +30,7 @@ let runDir: string;
 let job: JobView;
 
 beforeAll(async () => {
-  cluster = await Cluster.start([5]);
+  cluster = await Cluster.start([3, 2]);
   runDir = join(cluster.home.path, "run");
   // Two engines of one process, and one over two machines (of one GPU each).
   const groups = cluster.home.file(
@@ -61,7 +61,7 @@ beforeAll(async () => {
 
 beforeEach(() => {
   onTestFailed(() => {
-    process.stderr.write(`${cluster?.written(/(driver-\d+|server)\.log$|actors.*stderr/).slice(-8_000)}\n`);
+    process.stderr.write(`${cluster?.written(/(driver-\d+\.log|engine-.*\.err)$/).slice(-12_000)}\n`);
   });
 });
 

@@ -27,7 +27,7 @@ import { WatchedEngine } from "./watched-engine.js";
 
 /** Only this machine reaches a server: there is no TLS and no token between router and engines yet. */
 const host = "127.0.0.1";
-/** A pause by abort takes a second; a hung server takes all the time it gets. */
+/** A pause by abort takes a second. */
 const pauseMsMax = 30_000;
 /** An external server that is away is asked so often; one that is paused by somebody answers after 20 s that it is unwell. */
 const externalProbeEveryMs = 1_000;
@@ -41,7 +41,7 @@ const externalProbeMsMax = 25_000;
 export async function startSglangProcess(spec: SglangEngineSpec, plan: EngineStart, parts: EngineParts): Promise<EngineProcess> {
   await mkdir(spec.directory, { recursive: true });
   const { settings } = spec;
-  const modelPath = spec.fromSeed === null ? settings.modelPath : await modelFromSeed(spec, spec.fromSeed);
+  const modelPath = spec.fromSeed === null ? settings.modelPath : await modelFromSeed(spec, spec.fromSeed, plan.node.rank);
   const request = await requestOf({ ...settings, modelPath }, plan, parts);
   const table = await serverArgTable(spec.python, { env: { ...process.env, ...spec.env } });
   const server = await startServer(serverSpec(request, { table }), {
@@ -169,8 +169,9 @@ function helperOf({ python, env, directory }: SglangCommon, [first = ""]: readon
 }
 
 /** The trainer's initial weights as a directory, for a server that starts from one. They are replaced by the first push before anybody sees them. */
-async function modelFromSeed(spec: SglangEngineSpec, seed: number): Promise<string> {
-  const directory = join(spec.directory, `initial-${seed}`);
+async function modelFromSeed(spec: SglangEngineSpec, seed: number, nodeRank: number): Promise<string> {
+  // Each process of an engine writes its own: they start together.
+  const directory = join(spec.directory, `initial-${seed}-${nodeRank}`);
   try {
     const config = await readModelConfig(spec.settings.modelPath);
     await writeHfCheckpoint(directory, config, initialWeights(config, seed), spec.settings.modelPath);

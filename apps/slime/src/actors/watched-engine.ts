@@ -1,4 +1,4 @@
-import type { Engine, PauseMode, WeightUpdate } from "@slime/backend";
+import type { Engine, PauseMode, WeightReceipt, WeightUpdate } from "@slime/backend";
 import type { Clock } from "@slime/core";
 import { type HealthWatch, type HttpServerEngineAdapter, type MemoryTag, probe, watchHealth } from "@slime/sglang";
 import type { OwnedEngine } from "./engine-process.js";
@@ -14,6 +14,9 @@ export interface WatchedEngineParts {
 
 /** A probe is given up by its watch, at the latest after this. */
 const probeMsMax = 60_000;
+/** An update takes too long after so many times the longest so far, and never before so many milliseconds. */
+const updateTimesMax = 10;
+const updateMsMin = 30_000;
 
 /**
  * A server's adapter under watch: its health is judged by its process, its tokens and probes, and not judged while it is paused, updated or
@@ -32,11 +35,14 @@ export class WatchedEngine implements OwnedEngine {
   readonly #adapter: HttpServerEngineAdapter;
   readonly #watch: HealthWatch;
   #isOver: (reason: string) => void = () => {};
+  readonly #clock: Clock;
+  #updateLongestMs: number | null = null;
   #paused: Disposable | null = null;
   #released: Disposable | null = null;
 
   constructor({ adapter, exited, onHealth, clock }: WatchedEngineParts) {
     this.#adapter = adapter;
+    this.#clock = clock;
     this.url = adapter.url;
     this.generate = (request, options) => adapter.generate(request, options);
     this.health = (timeoutMs) => adapter.health(timeoutMs);
@@ -54,8 +60,7 @@ export class WatchedEngine implements OwnedEngine {
       exited: exited ?? new Promise(() => {}),
       onVerdict: (verdict) => {
         if (verdict.kind !== "dead") return onHealth({ kind: verdict.kind, reason: verdict.kind === "suspect" ? verdict.reason : "" });
-        adapter.end(verdict.reason);
-        this.#isOver(verdict.reason);
+        this.#give(verdict.reason);
       },
     });
   }
@@ -71,9 +76,20 @@ export class WatchedEngine implements OwnedEngine {
     this.#paused = null;
   }
 
-  async updateWeights(update: WeightUpdate) {
+  /** What updates before it took says how long one may take: a server that hangs in it is not waited for as long as the first may need. */
+  async updateWeights(update: WeightUpdate): Promise<WeightReceipt> {
     using _held = this.#watch.hold("an update");
-    return await this.#known(() => this.#adapter.updateWeights(update));
+    const from = this.#clock.nowMs();
+    const limitMs = this.#updateLongestMs === null ? null : Math.max(updateMsMin, updateTimesMax * this.#updateLongestMs);
+    const timer =
+      limitMs === null ? null : this.#clock.after(limitMs, () => this.#give(`an update has taken ${Math.round(limitMs / 1_000)} s`));
+    try {
+      const receipt = await this.#known(() => this.#adapter.updateWeights(update));
+      this.#updateLongestMs = Math.max(this.#updateLongestMs ?? 0, this.#clock.nowMs() - from);
+      return receipt;
+    } finally {
+      timer?.cancel();
+    }
   }
 
   async releaseMemory(tags: readonly MemoryTag[]): Promise<void> {
@@ -91,6 +107,11 @@ export class WatchedEngine implements OwnedEngine {
   async close(): Promise<void> {
     this.#watch[Symbol.dispose]();
     await this.#adapter.close();
+  }
+
+  #give(reason: string): void {
+    this.#adapter.end(reason);
+    this.#isOver(reason);
   }
 
   /** A call that was never answered ends the engine: its owner must not go on with it. */
