@@ -434,6 +434,22 @@ describe("connections to engines", () => {
     expect(engine.lines).toHaveLength(1);
   });
 
+  it("T1: idle ones make room for those that are needed", async () => {
+    const [a, b] = [await bareEngine(), await bareEngine()];
+    const transport = socketTransport({ connectTimeoutMs: 1_000, clock: systemClock, connectionsMax: 2 });
+    open.push({ [Symbol.asyncDispose]: transport.close });
+    const sink = { begin: () => {}, data: () => true, end: () => {}, cut: () => {} };
+    const ask = (url: string) => transport.send(url, { id: "r", method: "GET", path: "/x", headers: [], body: null }, sink, true).outcome;
+    const both = [ask(a.url), ask(a.url)];
+    for (const line of [await a.next(), await a.next()]) line.socket.write(ok("x"));
+    await Promise.all(both);
+    const other = ask(b.url);
+    (await b.next()).socket.write(ok("y"));
+    expect(await other).toEqual({ kind: "answered", status: 200 });
+    await Promise.race(a.lines.map((line) => line.closed()));
+    expect(a.lines.filter(({ isClosed }) => isClosed)).toHaveLength(1);
+  });
+
   it("are given up before the engine does so, 4 s after their last answer", async () => {
     const clock = virtualClock();
     const engine = await bareEngine();
