@@ -28,7 +28,8 @@ export const serverArgs = {
   disable_cuda_graph: true,
   disable_overlap_schedule: true,
   dtype: "float32",
-  mem_fraction_static: 0.05,
+  // Of the memory that is free when it starts; how much it takes is said by max_total_tokens.
+  mem_fraction_static: 0.3,
   max_total_tokens: 8192,
   max_running_requests: 64,
   skip_server_warmup: true,
