@@ -41,7 +41,7 @@ const externalProbeMsMax = 25_000;
 export async function startSglangProcess(spec: SglangEngineSpec, plan: EngineStart, parts: EngineParts): Promise<EngineProcess> {
   await mkdir(spec.directory, { recursive: true });
   const { settings } = spec;
-  const modelPath = spec.fromSeed === null ? settings.modelPath : await modelFromSeed(spec, spec.fromSeed, plan.node.rank);
+  const modelPath = await modelOf(spec, settings.modelPath, plan.node.rank);
   const request = await requestOf({ ...settings, modelPath }, plan, parts);
   const table = await serverArgTable(spec.python, { env: { ...process.env, ...spec.env } });
   const server = await startServer(serverSpec(request, { table }), {
@@ -82,7 +82,11 @@ export async function joinExternalServer(spec: ExternalEngineSpec, parts: Engine
   await mkdir(spec.directory, { recursive: true });
   parts.phase(`waiting for ${spec.url}`);
   const capabilities = await answerOf(spec.url, parts.signal);
-  return engineOf(spec, { url: spec.url, modelPath: spec.modelPath, capabilities, server: null, gpuUuids: [] }, parts);
+  return engineOf(
+    spec,
+    { url: spec.url, modelPath: await modelOf(spec, spec.modelPath, 0), capabilities, server: null, gpuUuids: [] },
+    parts,
+  );
 }
 
 /** What the server says once it is there; whoever runs it may be restarting it. */
@@ -168,13 +172,17 @@ function helperOf({ python, env, directory }: SglangCommon, [first = ""]: readon
   });
 }
 
-/** The trainer's initial weights as a directory, for a server that starts from one. They are replaced by the first push before anybody sees them. */
-async function modelFromSeed(spec: SglangEngineSpec, seed: number, nodeRank: number): Promise<string> {
+/**
+ * A directory with weights of the model's shapes: its own, or one that is written here, with the trainer's initial weights. A server starts from
+ * it, and pushes are held against it; the first push replaces these weights before anybody sees them.
+ */
+async function modelOf({ fromSeed: seed, directory: own }: SglangCommon, modelPath: string, nodeRank: number): Promise<string> {
+  if (seed === null) return modelPath;
   // Each process of an engine writes its own: they start together.
-  const directory = join(spec.directory, `initial-${seed}-${nodeRank}`);
+  const directory = join(own, `initial-${seed}-${nodeRank}`);
   try {
-    const config = await readModelConfig(spec.settings.modelPath);
-    await writeHfCheckpoint(directory, config, initialWeights(config, seed), spec.settings.modelPath);
+    const config = await readModelConfig(modelPath);
+    await writeHfCheckpoint(directory, config, initialWeights(config, seed), modelPath);
   } catch (error) {
     // Written by an earlier life of this engine.
     if (!SlimeError.is(error, "conflict")) throw error;

@@ -7,6 +7,8 @@ export interface SglangCommon {
   readonly env: Readonly<Record<string, string>>;
   /** How a push that lies in the machine's memory gets in; one that lies on disk is read from there. */
   readonly transport: "tensor" | "disk";
+  /** The model directory has no weights: they come from this seed, as the trainer's do; null: it has. */
+  readonly fromSeed: number | null;
   /** Of this engine alone: logs of its server and helper, and initial weights where the model has none. */
   readonly directory: string;
 }
@@ -18,8 +20,6 @@ export type ServerSettings = Omit<ServerRequest, "node" | "ports">;
 export interface SglangEngineSpec extends SglangCommon {
   readonly kind: "sglang";
   readonly settings: ServerSettings;
-  /** The model directory has no weights: they come from this seed, as the trainer's do; null: it has. */
-  readonly fromSeed: number | null;
 }
 
 /** An SGLang server that runs already and that nobody of ours may end. */

@@ -84,13 +84,14 @@ function engineSpec(config: RunConfig, { engine, group }: EngineProcess, directo
   if (config.rolloutBackend === "embedded")
     return { kind: "embedded", hfCheckpoint: config.hfCheckpoint, fromSeed, samplingSeed: (samplingSeed(config) ?? config.seed) + engine };
   const settings = serverSettings(config, { engine, group, modelPath: engineModels(config)[0]?.modelPath ?? null, updateWeights: true });
-  return { kind: "sglang", settings, fromSeed, ...commonOf(config, group, directory) };
+  return { kind: "sglang", settings, ...commonOf(config, group, directory) };
 }
 
 const commonOf = (config: RunConfig, group: Pick<EngineGroup, "env">, directory: string): SglangCommon => ({
   python: config.sglangPython,
   env: sglangEnv(config, group),
   transport: config.updateWeightTransport,
+  fromSeed: config.fromScratch ? config.seed : null,
   directory,
 });
 
