@@ -31,7 +31,7 @@ describe("slime plan", () => {
       ),
     );
     expect(planLines(config, 9_488)).toEqual([
-      "command      slime train-async, embedded backend, grpo",
+      "command      slime train-async, grpo; embedded trainer, embedded engines",
       "batch        16 prompts × 8 samples = 128 = 128 (global batch) × 1 (steps per rollout)",
       "per rank     128 samples a step, micro-batches of at most 2048 tokens",
       "length       20 rollouts, 20 optimizer steps, 0.03 epochs of 9488 prompts",
@@ -43,7 +43,7 @@ describe("slime plan", () => {
       "             bundle 0: trainer rank 0",
       "             bundle 1: engine 0",
       "             bundle 2: engine 1",
-      "             + 1 router, 1 rollout worker (no GPU)",
+      "             + 1 router (slime's, round_robin), 1 rollout worker (no GPU)",
     ]);
   });
 });

@@ -17,12 +17,11 @@ import {
   startWeightHelper,
   type WeightHelper,
 } from "@slime/sglang";
-import type { EngineProcess } from "./engine-process.js";
+import type { EngineParts, EngineProcess } from "./engine-process.js";
 import type { EngineStart } from "./engine-protocol.js";
 import { modelBounds } from "./model-bounds.js";
 import { leasePortsInARow } from "./ports-in-a-row.js";
 import type { ExternalEngineSpec, ServerSettings, SglangCommon, SglangEngineSpec } from "./sglang-spec.js";
-import type { EngineParts } from "./start-engine-process.js";
 import { WatchedEngine } from "./watched-engine.js";
 
 /** Only this machine reaches a server: there is no TLS and no token between router and engines yet. */
