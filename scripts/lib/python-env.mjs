@@ -159,8 +159,8 @@ export async function keepCopies(cache, folders) {
 /** A virtual environment with exactly the packages of `requirements` (files of pinned names) and torch's stand-in libraries. */
 export async function makePythonEnv(folder, { python, uv, requirements, cudaStubs }) {
   const own = join(folder, "bin", "python");
-  await step("virtual environment", 60_000, [python, "-m", "venv", folder]);
-  await step(uv, 120_000, [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv]);
+  await step("virtual environment", 240_000, [python, "-m", "venv", folder]);
+  await step(uv, 240_000, [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv]);
   const install = [join(folder, "bin", "uv"), "pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", own];
   for (const file of requirements) {
     const packages = readFileSync(file, "utf8")
@@ -174,5 +174,5 @@ export async function makePythonEnv(folder, { python, uv, requirements, cudaStub
   }
   await step("stand-ins for NVIDIA's libraries", 180_000, [own, cudaStubs]);
   const check = "import torch; assert torch.distributed.is_gloo_available() and not torch.cuda.is_available()";
-  await step("torch without CUDA", 120_000, [own, "-c", check]);
+  await step("torch without CUDA", 240_000, [own, "-c", check]);
 }
