@@ -76,6 +76,8 @@ export interface Engine {
       readonly signal?: AbortSignal;
       readonly timeoutMs: number;
       readonly onTokens?: (count: number, weightVersion: string) => void;
+      /** A router that hashes sends requests of one key to one engine; others do not look. */
+      readonly routingKey?: string;
     },
   ) => Promise<GenerateResult>;
   readonly health: (timeoutMs: number) => Promise<void>;

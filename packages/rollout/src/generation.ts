@@ -5,7 +5,7 @@ import { type BackoffPolicy, backoffDelayMs, type Clock, factsOf, type Random, S
 export interface Generator {
   readonly generate: (
     request: GenerateRequest,
-    options: { readonly signal: AbortSignal; readonly timeoutMs: number },
+    options: { readonly signal: AbortSignal; readonly timeoutMs: number; readonly routingKey: string },
   ) => Promise<GenerateResult>;
 }
 
@@ -42,6 +42,8 @@ export async function generate(
   job: {
     readonly rid: string;
     readonly prompt: readonly number[];
+    /** Requests of one key share a beginning, so that an engine which had one knows the others'. */
+    readonly routingKey: string;
     readonly sampling: SamplingParams;
     readonly limits: GenerationLimits;
     readonly signal: AbortSignal;
@@ -70,7 +72,7 @@ export async function generate(
           sampling_params: { ...job.sampling, max_new_tokens: room - tokens.length },
           return_logprob: true,
         },
-        { signal: job.signal, timeoutMs: job.limits.requestMsMax },
+        { signal: job.signal, timeoutMs: job.limits.requestMsMax, routingKey: job.routingKey },
       );
     } catch (error) {
       const delayMs = backoffDelayMs(job.limits.backoff, ++failures + 1, job.random);

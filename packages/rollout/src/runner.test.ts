@@ -57,7 +57,7 @@ describe("generate", () => {
         fc.array(fc.integer({ min: 1, max: 2 }), { minLength: 4, maxLength: 4 }),
         async (sizes, versions) => {
           const generator = pieces(sizes, versions);
-          const made = await generate(generator, { rid: "r", prompt: [0, 1], sampling, limits, signal: never, ...chance });
+          const made = await generate(generator, { rid: "r", routingKey: "k", prompt: [0, 1], sampling, limits, signal: never, ...chance });
           expect(made.tokens).toEqual([2, 3, 4, 5, 6, 7]);
           expect(made.finish).toBe("length");
           expect(made.spans.reduce((at, span) => (span.from === at ? span.to : -1), 0)).toBe(6);
@@ -70,7 +70,7 @@ describe("generate", () => {
 
   it("gives up after its resumes, and tries a retryable failure again", async () => {
     await expect(
-      generate(pieces([0, 0, 0, 0], [1]), { rid: "r", prompt: [0], sampling, limits, signal: never, ...chance }),
+      generate(pieces([0, 0, 0, 0], [1]), { rid: "r", routingKey: "k", prompt: [0], sampling, limits, signal: never, ...chance }),
     ).rejects.toMatchObject({ code: "engine.unavailable" });
     let calls = 0;
     const flaky: Generator = {
@@ -79,7 +79,9 @@ describe("generate", () => {
         return result([7], 1, { type: "stop", matched: request.input_ids.length });
       },
     };
-    expect((await generate(flaky, { rid: "r", prompt: [0], sampling, limits, signal: never, ...chance })).tokens).toEqual([7]);
+    expect((await generate(flaky, { rid: "r", routingKey: "k", prompt: [0], sampling, limits, signal: never, ...chance })).tokens).toEqual([
+      7,
+    ]);
     expect(calls).toBe(2);
   });
 

@@ -118,6 +118,7 @@ export class RolloutRunner {
     const made = await generate(this.#parts.generator, {
       rid: `r${request.rolloutId}.${index}.${this.#requests++}`,
       prompt: promptTokens,
+      routingKey: group.instanceId,
       sampling,
       limits: this.#parts.limits,
       clock: this.#parts.clock,

@@ -92,6 +92,13 @@ describe("generate", () => {
     expect(await mixed()).toEqual([{ version: 8, from: 0, to: 2, mixed: false }]);
   });
 
+  it("names the key that a hashing router goes by, where there is one", async () => {
+    server.script = (_request, response) => answerJson(response, reply(1, "8", { type: "length", length: 1 }));
+    await engine.generate(request, { timeoutMs: 5_000 });
+    await engine.generate(request, { timeoutMs: 5_000, routingKey: "0:7" });
+    expect(server.seen.map(({ headers }) => headers["x-smg-routing-key"])).toEqual([undefined, "0:7"]);
+  });
+
   it.each([
     ["nothing", { kind: "floor", floor: (): number | null => null }, { version: 8, mixed: true }],
     ["an older floor", { kind: "floor", floor: (): number | null => 6 }, { version: 6, mixed: true }],

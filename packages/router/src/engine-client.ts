@@ -11,7 +11,7 @@ import type {
 } from "@slime/backend";
 import { type Clock, SlimeError, systemClock } from "@slime/core";
 import { type ParsedReply, parseReply, SpanCounter, versionNumber } from "./engine-reply.js";
-import { HttpClient, type HttpReply, refusalText, replyJson } from "./http-client.js";
+import { type HttpCall, HttpClient, type HttpReply, refusalText, replyJson } from "./http-client.js";
 import { SseEvents } from "./sse-events.js";
 
 export interface HttpEngineOptions {
@@ -31,6 +31,9 @@ export interface HttpEngineOptions {
  * this version (null: not known), so a reply that names the same saw no other.
  */
 export type KnownVersions = { readonly kind: "one" } | { readonly kind: "floor"; readonly floor: () => number | null };
+
+/** What sglang_router's consistent hashing and ours go by. */
+const routingKeyHeader = "x-smg-routing-key";
 
 type GenerateOptions = Parameters<Engine["generate"]>[1];
 
@@ -57,10 +60,15 @@ export class HttpEngine implements Engine {
     this.#versions = options.versions ?? { kind: "floor", floor: () => null };
   }
 
-  async generate(request: GenerateRequest, { signal, timeoutMs, onTokens }: GenerateOptions): Promise<GenerateResult> {
-    if (onTokens !== undefined) return this.#generateStreamed(request, onTokens, timeoutMs, signal);
+  async generate(request: GenerateRequest, { signal, timeoutMs, onTokens, routingKey }: GenerateOptions): Promise<GenerateResult> {
+    const how = {
+      timeoutMs,
+      ...(signal === undefined ? {} : { signal }),
+      ...(routingKey === undefined ? {} : { headers: { [routingKeyHeader]: routingKey } }),
+    };
+    if (onTokens !== undefined) return this.#generateStreamed(request, onTokens, how);
     const floor = this.#versions.kind === "floor" ? this.#versions.floor() : null;
-    const reply = await this.#post("/generate", request, timeoutMs, signal);
+    const reply = this.#accept(await this.#http.call({ method: "POST", path: "/generate", json: request, ...how }));
     const parsed = parseReply(this.url, replyJson(this.url, reply));
     const header = reply.header("x-slime-weight-version");
     const sentAt = header !== null ? versionNumber(header) : this.#versions.kind === "one" ? versionNumber(parsed.weightVersion) : floor;
@@ -70,8 +78,7 @@ export class HttpEngine implements Engine {
   async #generateStreamed(
     request: GenerateRequest,
     onTokens: (count: number, weightVersion: string) => void,
-    timeoutMs: number,
-    signal?: AbortSignal,
+    how: Pick<HttpCall, "timeoutMs" | "signal" | "headers">,
   ): Promise<GenerateResult> {
     const events = new SseEvents();
     const counter = new SpanCounter();
@@ -94,9 +101,8 @@ export class HttpEngine implements Engine {
         method: "POST",
         path: "/generate",
         json: { ...request, sampling_params, stream: true },
-        timeoutMs,
         onChunk,
-        ...(signal === undefined ? {} : { signal }),
+        ...how,
       }),
     );
     // The callback assigned it, which control flow analysis cannot see.
@@ -204,8 +210,8 @@ export class HttpEngine implements Engine {
     return this.#accept(await this.#http.call({ method: "GET", path, timeoutMs }));
   }
 
-  async #post(path: string, json: unknown, timeoutMs: number, signal?: AbortSignal): Promise<HttpReply> {
-    return this.#accept(await this.#http.call({ method: "POST", path, json, timeoutMs, ...(signal === undefined ? {} : { signal }) }));
+  async #post(path: string, json: unknown, timeoutMs: number): Promise<HttpReply> {
+    return this.#accept(await this.#http.call({ method: "POST", path, json, timeoutMs }));
   }
 
   /** H1. */

@@ -14,6 +14,7 @@ export interface HttpCall {
   readonly method: "GET" | "POST" | "DELETE" | "OPTIONS";
   readonly path: string;
   readonly json?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
   /** Gets the body of a 200 of server-sent events as it comes; the reply's `body` is empty then. */
@@ -42,11 +43,11 @@ export class HttpClient {
     });
   }
 
-  async call({ method, path, json, timeoutMs, signal, onChunk }: HttpCall): Promise<HttpReply> {
+  async call({ method, path, json, timeoutMs, signal, onChunk, headers: extra = {} }: HttpCall): Promise<HttpReply> {
     const what = `${method} ${path} at ${this.url}`;
     using limit = deadline(this.#clock, timeoutMs, what, signal);
     try {
-      const headers = json === undefined ? {} : { "content-type": "application/json" };
+      const headers = { ...(json === undefined ? {} : { "content-type": "application/json" }), ...extra };
       const reply = await this.#pool.request({
         method,
         path,
