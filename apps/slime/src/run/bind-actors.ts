@@ -49,6 +49,7 @@ export async function bindActors(config: RunConfig, parts: BindParts): Promise<B
     name: "run",
   });
   const table = await placed(group, parts);
+  checkTransport(config, layout, table);
   const asked = routerSpec(config, join(parts.root, "engines"));
   const router = actor(Router, { name: "router", resources: lightweight, ...restarts, args: [asked] });
   const engines = startEngines(config, { layout, group, table, directory: join(parts.root, "engines") });
@@ -92,6 +93,16 @@ async function placed(group: PlacementGroup, { say }: BindParts): Promise<readon
   const rows = await group.ready({ timeoutMs: null, onWaiting: (reasons) => say(`waiting for ${group.size} GPUs: ${reasons.join("; ")}`) });
   say(rows.map(({ gpuIndex, nodeId }, rank) => `bundle ${rank}: GPU ${gpuIndex ?? "none"} of ${nodeId}`).join(", "));
   return rows;
+}
+
+/** Weights in a machine's memory reach the engines of that machine only. */
+function checkTransport(config: RunConfig, { trainerBundles, engines }: Layout, table: readonly PlacementRow[]): void {
+  if (config.rolloutBackend !== "sglang" || config.updateWeightTransport === "disk") return;
+  const home = table[trainerBundles[0] ?? 0]?.address;
+  const away = [...new Set(engines.map(({ bundle }) => table[bundle]?.address))].filter((address) => address !== home);
+  if (away.length === 0) return;
+  const issue = `the trainer is on ${home}, engines are on ${away.join(", ")}: weights go through the memory of one machine; give --update-weight-transport disk and an --update-weight-disk-dir that all of them see`;
+  throw new SlimeError("config.invalid", issue, { issues: [issue] });
 }
 
 /** What can be said of the engines before any GPU is taken. */
