@@ -29,6 +29,8 @@ const codec: PromptCodec = {
   render: (prompt) => (typeof prompt === "string" ? `<user>${prompt}` : prompt.map((m) => `<${m.role}>${m.content}`).join("")),
   encode: (prompt) => [...(typeof prompt === "string" ? prompt : "")].map(() => 0),
   decode: () => "",
+  hasTemplate: true,
+  encodeText: (text) => [...text].map(() => 0),
 };
 const plain: Omit<JsonlSourceOptions, "path"> = {
   wanted: "--prompt-data",

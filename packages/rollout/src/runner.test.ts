@@ -87,9 +87,9 @@ describe("generate", () => {
 
   it("refuses a prompt without room, naming the flags", async () => {
     const prompt = Array.from({ length: 32 }, (_, at) => at);
-    await expect(generate(pieces([], []), { rid: "r", prompt, sampling, limits, signal: never, ...chance })).rejects.toThrow(
-      /--rollout-max-context-len/,
-    );
+    await expect(
+      generate(pieces([], []), { rid: "r", routingKey: "k", prompt, sampling, limits, signal: never, ...chance }),
+    ).rejects.toThrow(/--rollout-max-context-len/);
   });
 });
 
