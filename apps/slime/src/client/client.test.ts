@@ -215,7 +215,7 @@ describe("for people", () => {
   test("the job list is a table", async () => {
     expect(jobLines([(await golden("job")) as JobView], 1_700_000_060_030)).toEqual([
       "job      state    time       does                           command                        results",
-      "train-1  RUNNING  1 min 0 s  rollout 3, waits for engine-0  slime train --config run.yaml  /work/outputs/train-1",
+      "train-1  RUNNING  1 min 0 s  rollout 3, waits for engine-0  slime train --config run.yaml  /data/outputs/train-1",
     ]);
   });
 });

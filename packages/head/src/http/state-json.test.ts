@@ -163,7 +163,7 @@ export function example() {
     },
   });
   ask({ $case: "reportPhase", value: { jobId, phase: "rollout 3", waitingFor: "engine-0" } });
-  ask({ $case: "kvPut", value: { key: jobOutputKey(jobId), value: Buffer.from("/work/outputs/train-1"), ifAbsent: false } });
+  ask({ $case: "kvPut", value: { key: jobOutputKey(jobId), value: Buffer.from("/data/outputs/train-1"), ifAbsent: false } });
   return { state, jobId, nowMs: nowMs + 5 };
 }
 
