@@ -1,10 +1,10 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLogger, systemClock } from "@slime/core";
 import { detectPlatform } from "@slime/platform";
 import { type RunningServer, type ServerArgs, startServer } from "@slime/sglang";
+import { freePort } from "@slime/sglang/testing";
 import { afterAll, afterEach } from "vitest";
 import { realEnv } from "./real-env.js";
 
@@ -87,15 +87,4 @@ async function familyOf(root: number): Promise<readonly number[]> {
   const found = [root];
   for (let at = 0; at < found.length; at++) for (const { pid, parentPid } of all) if (parentPid === found[at]) found.push(pid);
   return found;
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
 }
